@@ -1,0 +1,48 @@
+"""Identifiers and cursors: how positions look outside, how generated ids are made."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ulid import ULID
+
+from clarion.model import Position
+
+__all__ = ["Randomness", "format_cursor", "new_epoch", "new_event_id", "new_subscription_id", "parse_cursor"]
+
+Randomness: TypeAlias = Callable[[int], bytes]
+"""`randomness(n)` gives n random bytes; `secrets.token_bytes` outside of tests."""
+
+_CURSOR = re.compile(r"(?:(?P<epoch>[0-9a-f]{8})-)?(?P<seq>[0-9]{1,18})\Z", re.ASCII)
+
+
+def new_event_id(at: int, randomness: Randomness = secrets.token_bytes) -> str:
+    """A ULID for the moment `at` (microseconds)."""
+    return str(ULID(max(0, at // 1000).to_bytes(6, "big") + randomness(10)))
+
+
+def new_subscription_id(randomness: Randomness = secrets.token_bytes) -> str:
+    """A random UUID; an id is no capability, the principal is checked beside it."""
+    return str(uuid.UUID(bytes=randomness(16), version=4))
+
+
+def new_epoch(randomness: Randomness = secrets.token_bytes) -> str:
+    """Eight hexadecimal digits that name one life of a log."""
+    return randomness(4).hex()
+
+
+def format_cursor(position: Position) -> str:
+    """The cursor and SSE `id:` of a position: `<epoch>-<seq>`."""
+    return f"{position.epoch}-{position.seq}"
+
+
+def parse_cursor(text: str, current_epoch: str) -> Position | None:
+    """The position that `text` names, a bare integer meaning the current epoch; None when it is no cursor."""
+    found = _CURSOR.match(text.strip())
+    if found is None:
+        return None
+    return Position(found["epoch"] or current_epoch, int(found["seq"]))

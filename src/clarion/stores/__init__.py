@@ -1,0 +1,1 @@
+"""Stores: the ports (`protocols`) and the backends behind them, each opened by URL in `clarion.composition`."""
