@@ -29,9 +29,7 @@ def encode(value: Any, *, field: str = "payload") -> bytes:
     except (TypeError, orjson.JSONEncodeError) as error:
         raise InvalidInput(f"{field} cannot be written as JSON: {error}", field=field, rule="json") from None
     if b"null" in data and _has_non_finite(value):
-        raise InvalidInput(
-            f"{field} holds a number that is not finite; JSON has none", field=field, rule="finite"
-        )
+        raise InvalidInput(f"{field} holds a number that is not finite; JSON has none", field=field, rule="finite")
     return data
 
 

@@ -167,9 +167,7 @@ ERRORS: dict[type[ClarionError], WireCodes] = {
     InvalidConsent: WireCodes("invalid_consent", 422, _INVALID_PARAMS, _INVALID_PARAMS),
     InvalidInput: WireCodes("invalid_input", 422, _INVALID_PARAMS, _INVALID_PARAMS),
     LimitExceeded: WireCodes("limit_exceeded", 429, -32025, -32013),
-    StoreUnavailable: WireCodes(
-        "store_unavailable", 503, _INTERNAL, _INTERNAL, CloseReason.STORE_UNAVAILABLE
-    ),
+    StoreUnavailable: WireCodes("store_unavailable", 503, _INTERNAL, _INTERNAL, CloseReason.STORE_UNAVAILABLE),
     SchemaTooNew: WireCodes("schema_too_new", 500, _INTERNAL, _INTERNAL),
     DataDirectoryOwned: WireCodes("data_directory_owned", 500, _INTERNAL, _INTERNAL),
     ClarionError: WireCodes("internal", 500, _INTERNAL, _INTERNAL),
