@@ -1,0 +1,302 @@
+"""The hub: the log, the gate, the dispatcher and every open stream of this process, started and stopped together.
+
+Wires open streams with `connect`; sources append with `append`; everything else goes through the named services
+(`subscriptions`, `topics`, `consent`, `deliveries`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from clarion.catalog import Catalog
+from clarion.clock import Clock, SystemClock
+from clarion.errors import CloseReason, LimitExceeded, StoreUnavailable
+from clarion.gate import Gate
+from clarion.hub.connection import Connection, Shared
+from clarion.hub.dispatcher import Dispatcher
+from clarion.hub.protocols import Framing, Sink, Viewer
+from clarion.hub.recorder import Recorder, Totals
+from clarion.hub.ring import DEFAULT_RING_BUDGET, RING_CAPACITY, RingBudget
+from clarion.hub.services import ConsentService, DeliveryService, SubscriptionService, TopicService
+from clarion.ids import Randomness
+from clarion.logs import get_logger
+from clarion.model import MICROSECONDS, Bounds, Draft, Start, Subscription
+from clarion.stores.protocols import Appended, Backend, ConflictingEvent, Retention
+
+__all__ = ["HEARTBEAT_SECONDS", "Hub", "HubLimits", "Stream"]
+
+HEARTBEAT_SECONDS = 15.0
+"""Between two heartbeats of a stream (SEEDS section 0)."""
+
+RETENTION_SECONDS = 60.0
+"""Between two looks at what retention lets go."""
+
+CONCURRENT_REPLAYS = 4
+"""Pages that replays read at the same time, so that returning clients do not crowd out the live ones."""
+
+logger = get_logger("clarion.hub")
+
+
+@dataclass(frozen=True, slots=True)
+class HubLimits:
+    """Limits per tenant unless said otherwise; each answers with LimitExceeded."""
+
+    subscriptions: int = 100_000
+    connections: int = 20_000
+    declared_topics: int = 1_000
+    ring_capacity: int = RING_CAPACITY
+    ring_budget: int = DEFAULT_RING_BUDGET
+    retention_seconds: float | None = 7 * 86_400
+    retention_bytes: int | None = None
+    audit_retention_seconds: float = 30 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A connection that is registered and knows its subscriptions, not yet running."""
+
+    connection: Connection
+    bounds: Bounds
+
+    async def run(self, start: Start) -> None:
+        """Replay from `start`, then deliver until closed."""
+        await self.connection.run(self.bounds, start)
+
+
+@dataclass(slots=True)
+class _Client:
+    """The open streams of one client, and what was unsubscribed while one was loading."""
+
+    connections: list[Connection] = field(default_factory=list)
+    removed: set[str] = field(default_factory=set)
+
+
+class Hub:
+    """One per process and store. Use inside of `async with hub.running()`."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        limits: HubLimits | None = None,
+        catalog: Catalog | None = None,
+        clock: Clock | None = None,
+        randomness: Randomness = secrets.token_bytes,
+    ) -> None:
+        self.limits = limits or HubLimits()
+        self.clock = clock or SystemClock()
+        self._backend = backend
+        self._gate = Gate(backend.consents, self.clock)
+        self._recorder = Recorder(backend.audit, self.clock)
+        self._dispatcher = Dispatcher(
+            backend.log, backend.wakeups, backend.audit, self._gate, self._recorder, self.clock
+        )
+        self._shared = Shared(
+            log=backend.log,
+            gate=self._gate,
+            recorder=self._recorder,
+            clock=self.clock,
+            budget=RingBudget(self.limits.ring_budget),
+            replays=asyncio.Semaphore(CONCURRENT_REPLAYS),
+            ring_capacity=self.limits.ring_capacity,
+        )
+        self._clients: dict[tuple[str, str, str], _Client] = {}
+        self._tenants: dict[str, dict[Connection, None]] = {}
+        self._heartbeats: deque[tuple[float, Connection]] = deque()
+        self._opened = asyncio.Event()
+        self._closing = False
+        self.topics = TopicService(backend.topics, catalog or Catalog(), limit=self.limits.declared_topics)
+        self.subscriptions = SubscriptionService(
+            backend.subscriptions, self.topics, self, self.clock, randomness, limit=self.limits.subscriptions
+        )
+        self.consent = ConsentService(backend.consents, self._gate, self, self.clock)
+        self.deliveries = DeliveryService(backend.audit)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Dispatch, beat and trim until the block ends; then every stream is closed and the audit written."""
+        offset = await self._backend.log.end()
+        raised: BaseException | None = None
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self._dispatcher.run(offset), name="clarion-dispatcher"),
+                tasks.create_task(self._beat(), name="clarion-heartbeats"),
+                tasks.create_task(self._retain(), name="clarion-retention"),
+            ]
+            try:
+                yield
+            except BaseException as error:
+                raised = error  # raised again below, bare: the group would wrap it
+            finally:
+                self.close()
+                for task in running:
+                    task.cancel()
+        await self._backend.audit.flush()
+        if raised is not None:
+            raise raised
+
+    def close(self) -> None:
+        """End every stream, and refuse new ones; called as soon as the server is told to stop."""
+        self._closing = True
+        for connection in list(self.connections()):
+            connection.close(CloseReason.SERVER_STOPPING)
+
+    async def _beat(self) -> None:
+        beats, clock = self._heartbeats, self.clock
+        while True:
+            if not beats:
+                self._opened.clear()
+                await self._opened.wait()
+            wait = beats[0][0] - clock.monotonic()
+            if wait > 0:
+                await clock.sleep(wait)
+            now = clock.monotonic()
+            while beats and beats[0][0] <= now:
+                _, connection = beats.popleft()
+                if connection.close_reason is None:
+                    connection.heartbeat()
+                    beats.append((now + HEARTBEAT_SECONDS, connection))
+
+    async def _retain(self) -> None:
+        while True:
+            try:
+                await self.trim()
+            except StoreUnavailable as error:
+                logger.warning("retention_failed", reason=error.message)
+            await self.clock.sleep(RETENTION_SECONDS)
+
+    async def trim(self) -> int:
+        """Let go of what retention does not keep, now; answers how many events went."""
+        now, limits = self.clock.now(), self.limits
+        keep_after = None
+        if limits.retention_seconds is not None:
+            keep_after = now - int(limits.retention_seconds * MICROSECONDS)
+        gone = await self._backend.log.trim(Retention(keep_after, limits.retention_bytes))
+        await self._backend.audit.trim(now - int(limits.audit_retention_seconds * MICROSECONDS))
+        if gone:
+            logger.info("retention", events=gone)
+        return gone
+
+    # -- the log --------------------------------------------------------------------------------------------------
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Appended | ConflictingEvent]:
+        """Durable when it returns."""
+        return await self._backend.log.append(drafts)
+
+    async def bounds(self, tenant: str) -> Bounds:
+        return await self._backend.log.bounds(tenant)
+
+    async def head(self, tenant: str) -> int:
+        return (await self._backend.log.bounds(tenant)).head
+
+    # -- streams --------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def connect(self, viewer: Viewer, framing: Framing, sink: Sink) -> AsyncIterator[Stream]:
+        """A stream of `viewer`, with the client's active subscriptions; closed when the block ends.
+
+        Raises LimitExceeded, and StoreUnavailable also while the hub is closing.
+        """
+        principal = viewer.principal
+        siblings = self._tenants.setdefault(principal.tenant, {})
+        if self._closing:
+            raise StoreUnavailable("the server is stopping; connect again shortly")
+        if len(siblings) >= self.limits.connections:
+            raise LimitExceeded(
+                f"this tenant has {len(siblings)} open streams, its limit; close one first",
+                details={"limit": "connections", "max": self.limits.connections},
+            )
+        connection = Connection(viewer, framing, sink, shared=self._shared, switchboard=self._dispatcher)
+        key = (principal.tenant, principal.subject, viewer.client_id)
+        client = self._clients.setdefault(key, _Client())
+        client.connections.append(connection)
+        siblings[connection] = None
+        try:
+            bounds = await self._backend.log.bounds(principal.tenant)
+            for subscription in await self._backend.subscriptions.of_client(*key):
+                if subscription.id not in client.removed:
+                    connection.attach(subscription, since=0)
+            self._heartbeats.append((self.clock.monotonic() + HEARTBEAT_SECONDS, connection))
+            self._opened.set()
+            yield Stream(connection, bounds)
+        finally:
+            connection.close(CloseReason.CLIENT_GONE)
+            client.connections.remove(connection)
+            if not client.connections:
+                self._clients.pop(key, None)
+            del siblings[connection]
+            if not siblings:
+                self._tenants.pop(principal.tenant, None)
+
+    def end(self, credential: str) -> int:
+        """End the streams that were opened with a credential, which was revoked; answers how many."""
+        ended = [connection for connection in self.connections() if connection.viewer.credential == credential]
+        for connection in ended:
+            connection.close(CloseReason.REVOKED)
+        return len(ended)
+
+    def connections(self, tenant: str | None = None) -> Iterator[Connection]:
+        """The open streams, of one tenant or of all."""
+        if tenant is not None:
+            return iter(self._tenants.get(tenant, {}))
+        return (connection for siblings in self._tenants.values() for connection in siblings)
+
+    # -- announcements of the services ----------------------------------------------------------------------------
+
+    def subscribed(self, subscription: Subscription, *, since: int | None) -> None:
+        """Open streams of its client deliver it from `since`; None: they have it, and take its new label."""
+        client = self._clients.get((subscription.tenant, subscription.subject, subscription.client_id))
+        if client is None:
+            return
+        client.removed.discard(subscription.id)
+        for connection in client.connections:
+            if since is not None:
+                connection.attach(subscription, since)
+            elif connection.has(subscription.id):
+                connection.attach(subscription, 0)
+
+    def unsubscribed(self, subscription: Subscription) -> None:
+        client = self._clients.get((subscription.tenant, subscription.subject, subscription.client_id))
+        if client is None:
+            return
+        client.removed.add(subscription.id)
+        for connection in client.connections:
+            connection.detach(subscription.id)
+
+    async def consent_changed(self, tenant: str, subject: str) -> None:
+        """Gate anew everything of the tenant that waits and holds data of `subject`."""
+        affected = [
+            (connection, events)
+            for connection in self.connections(tenant)
+            if (events := [event for event in connection.waiting_events() if subject in event.subjects])
+        ]
+        if not affected:
+            return
+        events = [event for _, waiting in affected for event in waiting]
+        while not self._gate.knows(events):
+            await self._gate.learn(events)
+        for connection, _ in affected:
+            connection.regate()
+        self._recorder.commit()
+
+    # -- observation ----------------------------------------------------------------------------------------------
+
+    @property
+    def totals(self) -> Totals:
+        return self._recorder.totals
+
+    @property
+    def ring_bytes(self) -> int:
+        return self._shared.budget.used
+
+    @property
+    def failing(self) -> str | None:
+        """Why events are not dispatched right now; None when they are."""
+        return self._dispatcher.failing

@@ -1,0 +1,74 @@
+"""Gathers what became of events within one write batch into packed audit records, and counts it.
+
+`note` collects on the parcel, `commit` ends the write batch: one record per event, wire and outcome, however many
+connections it concerned (issue 2, "Audit").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from clarion.clock import Clock
+from clarion.hub.ring import Parcel
+from clarion.model import DeliveryRecord, Outcome, Subscription
+from clarion.stores.protocols import Audit
+
+__all__ = ["Recorder", "Totals"]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What this process has done since it started, for the metrics."""
+
+    events: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    refused: int = 0
+
+
+class Recorder:
+    """One per hub. Whoever notes outcomes commits them in the same tick."""
+
+    __slots__ = ("_audit", "_clock", "_noted", "totals")
+
+    def __init__(self, audit: Audit, clock: Clock) -> None:
+        self._audit = audit
+        self._clock = clock
+        self._noted: dict[int, Parcel] = {}
+        self.totals = Totals()
+
+    def note(self, parcel: Parcel, wire: str, outcome: Outcome, subscriptions: Iterable[Subscription]) -> None:
+        """This became of the parcel's event for these subscriptions."""
+        outcomes = parcel.outcomes
+        if not outcomes:
+            self._noted[id(parcel)] = parcel
+        ids = outcomes.get((wire, outcome))
+        if ids is None:
+            ids = outcomes[wire, outcome] = []
+        for subscription in subscriptions:
+            ids.append(subscription.id)
+
+    def commit(self) -> int:
+        """Hand what was noted to the audit; answers how many deliveries were among it."""
+        if not self._noted:
+            return 0
+        at, totals, delivered = self._clock.now(), self.totals, 0
+        records = []
+        for parcel in self._noted.values():
+            event = parcel.event
+            for (wire, outcome), ids in parcel.outcomes.items():
+                if outcome is Outcome.DELIVERED:
+                    delivered += len(ids)
+                elif outcome is Outcome.DROPPED:
+                    totals.dropped += len(ids)
+                else:
+                    totals.refused += len(ids)
+                records.append(
+                    DeliveryRecord(event.tenant, event.seq, event.event_id, event.topic, wire, outcome, at, tuple(ids))
+                )
+            parcel.outcomes.clear()
+        self._noted.clear()
+        totals.delivered += delivered
+        self._audit.record(records)
+        return delivered

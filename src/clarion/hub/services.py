@@ -1,0 +1,346 @@
+"""What wires and the API ask of the hub by name; behind these stand the stores.
+
+Subscriptions are announced to the open streams of their client, consent changes to everything that waits, topic
+declarations to the catalog that filters and payloads are checked against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from clarion.catalog import Catalog, Declared
+from clarion.clock import Clock
+from clarion.errors import InvalidConsent, InvalidInput, InvalidPattern, NotFound
+from clarion.filters import compile_filter
+from clarion.gate import Decision, Gate, decide
+from clarion.ids import Randomness, new_subscription_id
+from clarion.model import (
+    ConsentEntry,
+    ConsentState,
+    Counters,
+    Principal,
+    SubjectConsent,
+    Subscription,
+    TopicDeclaration,
+)
+from clarion.stores.protocols import Audit, Consents, DeliveryRow, Subscriptions, Topics
+from clarion.topics import glob
+
+__all__ = [
+    "COST_PER_DELIVERY_CENTS",
+    "ConsentRequest",
+    "ConsentService",
+    "DeliveryService",
+    "SubscriptionService",
+    "TopicService",
+    "check_name",
+    "cost_cents",
+]
+
+COST_PER_DELIVERY_CENTS = 0.01
+"""What one delivery is estimated to cost (SEEDS section 0: one INSERT and one UPDATE, about 0.01 cent)."""
+
+MAX_PATTERNS = 32
+"""Patterns of one subscription. Bounds what one index entry can cost."""
+
+MAX_NAME_LENGTH = 256
+"""Characters of a client id, label, purpose, subject or actor. Stops identifiers from carrying payloads."""
+
+MAX_PROOF_LENGTH = 4096
+"""Characters of a consent line's proof."""
+
+SUPPRESSION_REASONS = ("bounce", "complaint", "stop", "admin", "legal")
+
+
+def check_name(value: object, field: str, *, limit: int = MAX_NAME_LENGTH) -> str:
+    """`value` when it is 1 to `limit` printable characters; raises InvalidInput naming `field`."""
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidInput(f"{field} must be a non-empty string", field=field, rule="non-empty")
+    if len(value) > limit:
+        raise InvalidInput(
+            f"{field} has {len(value)} characters; at most {limit} are allowed", field=field, rule="length"
+        )
+    if not value.isprintable():
+        raise InvalidInput(f"{field} must not contain control characters", field=field, rule="printable")
+    return value
+
+
+class TopicService:
+    """The catalog as one tenant sees it."""
+
+    def __init__(self, store: Topics, catalog: Catalog, *, limit: int) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._limit = limit
+        self._declared: dict[str, Declared] = {}
+        self._changes = 0
+
+    async def declared(self, tenant: str) -> Declared:
+        """The tenant's own declarations; kept in memory, since this process alone changes them."""
+        known = self._declared.get(tenant)
+        while known is None:
+            changes = self._changes
+            known = Declared(await self._store.of_tenant(tenant))
+            if changes == self._changes:  # else a declaration came while this was read: it may be old
+                self._declared[tenant] = known
+            else:
+                known = self._declared.get(tenant)
+        return known
+
+    async def declare(
+        self,
+        tenant: str,
+        pattern: str,
+        *,
+        category: str | None,
+        description: str,
+        schema: Mapping[str, Any],
+        filter_examples: Sequence[Mapping[str, Any]],
+    ) -> TopicDeclaration:
+        """Check and store a declaration. Raises InvalidTopic, InvalidSchema, InvalidFilter, LimitExceeded."""
+        declaration = self._catalog.check_declaration(pattern, category, description, schema, filter_examples)
+        await self._store.put(tenant, declaration, limit=self._limit)
+        self._changes += 1
+        self._declared.pop(tenant, None)
+        return declaration
+
+    async def listing(self, tenant: str, category: str | None) -> list[TopicDeclaration]:
+        """The catalog, or one category of it. Raises InvalidInput that lists the categories."""
+        return self._catalog.listing(category, await self.declared(tenant))
+
+    async def category_of(self, tenant: str, topic: str) -> str:
+        return self._catalog.category_of(topic, await self.declared(tenant))
+
+    async def check_payload(self, tenant: str, topic: str, payload: Mapping[str, Any]) -> None:
+        """Raises InvalidEvent when the payload breaks a schema that the tenant declared for the topic."""
+        self._catalog.validate_payload(topic, payload, await self.declared(tenant))
+
+    async def declared_keys(self, tenant: str, patterns: Sequence[str]) -> Callable[[str], bool]:
+        return self._catalog.declared_keys(patterns, await self.declared(tenant))
+
+
+class Streams(Protocol):
+    """The open streams, as the services announce changes to them."""
+
+    def subscribed(self, subscription: Subscription, *, since: int | None) -> None: ...
+
+    def unsubscribed(self, subscription: Subscription) -> None: ...
+
+    async def consent_changed(self, tenant: str, subject: str) -> None: ...
+
+    async def head(self, tenant: str) -> int: ...
+
+
+class SubscriptionService:
+    """Standing subscriptions of (tenant, principal, client). An id of anyone else is "not found"."""
+
+    def __init__(
+        self,
+        store: Subscriptions,
+        topics: TopicService,
+        streams: Streams,
+        clock: Clock,
+        randomness: Randomness,
+        *,
+        limit: int,
+    ) -> None:
+        self._store = store
+        self._topics = topics
+        self._streams = streams
+        self._clock = clock
+        self._randomness = randomness
+        self._limit = limit
+
+    async def subscribe(
+        self,
+        principal: Principal,
+        client_id: str,
+        topics: Sequence[str],
+        filter: Mapping[str, Any] | None = None,
+        *,
+        label: str | None = None,
+        purpose: str | None = None,
+    ) -> Subscription:
+        """Idempotent on (client, set of topics, filter); label and purpose update in place.
+
+        Everything is checked before anything is stored. Raises InvalidPattern, InvalidFilter, InvalidInput,
+        LimitExceeded. Open streams of the client deliver what is emitted from now on.
+        """
+        check_name(client_id, "client_id")
+        if label is not None:
+            check_name(label, "client_label")
+        if purpose is not None:
+            check_name(purpose, "consent_purpose")
+        patterns = _patterns(topics)
+        wanted = dict(filter or {})
+        compile_filter(wanted, await self._topics.declared_keys(principal.tenant, patterns))
+        now = self._clock.now()
+        head = await self._streams.head(principal.tenant)
+        subscription, activated = await self._store.put(
+            Subscription(
+                id=new_subscription_id(self._randomness),
+                tenant=principal.tenant,
+                subject=principal.subject,
+                client_id=client_id,
+                topics=patterns,
+                filter=wanted,
+                label=label,
+                purpose=purpose,
+                created_at=now,
+                updated_at=now,
+            ),
+            limit=self._limit,
+        )
+        self._streams.subscribed(subscription, since=head if activated else None)
+        return subscription
+
+    async def unsubscribe(self, principal: Principal, subscription_id: str) -> Subscription:
+        """Soft-delete; nothing more is pushed once this returns. Raises NotFound."""
+        found = await self._store.delete(principal.tenant, principal.subject, subscription_id, self._clock.now())
+        if found is None:
+            raise NotFound(f"no subscription {subscription_id!r}; list_subscriptions shows yours")
+        self._streams.unsubscribed(found)
+        return found
+
+    async def of_client(
+        self, principal: Principal, client_id: str, *, include_deleted: bool = False
+    ) -> list[Subscription]:
+        check_name(client_id, "client_id")
+        return await self._store.of_client(
+            principal.tenant, principal.subject, client_id, include_deleted=include_deleted
+        )
+
+    async def of_tenant(
+        self, tenant: str, *, include_deleted: bool, limit: int, after_id: str | None
+    ) -> list[Subscription]:
+        """For administration."""
+        return await self._store.of_tenant(tenant, include_deleted=include_deleted, limit=limit, after_id=after_id)
+
+    async def count(self, tenant: str) -> tuple[int, int]:
+        """Active and deleted."""
+        return await self._store.count(tenant)
+
+
+def _patterns(topics: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(topics, str) or not topics:
+        raise InvalidPattern(
+            'topic must be a non-empty list of patterns, such as ["deal.*"]', field="topic", rule="list"
+        )
+    if len(topics) > MAX_PATTERNS:
+        raise InvalidPattern(
+            f"topic lists {len(topics)} patterns; at most {MAX_PATTERNS} are allowed", field="topic", rule="count"
+        )
+    return tuple(dict.fromkeys(glob(pattern).text for pattern in topics))
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentRequest:
+    """A line for the ledger, as asked for."""
+
+    subject: str
+    state: str
+    purpose: str | None = None
+    reason: str | None = None
+    actor: str | None = None
+    proof: str | None = None
+    expires_at: int | None = None
+
+
+class ConsentService:
+    """The ledger. `record` returns once nothing that waits in this process can be sent against the new line."""
+
+    def __init__(self, store: Consents, gate: Gate, streams: Streams, clock: Clock) -> None:
+        self._store = store
+        self._gate = gate
+        self._streams = streams
+        self._clock = clock
+
+    async def record(self, tenant: str, request: ConsentRequest) -> ConsentEntry:
+        """Append a line, then gate anew all that waits. Raises InvalidConsent, StoreUnavailable."""
+        entry = _consent_entry(tenant, request, self._clock.now())
+        stored = await self._store.append(entry)
+        self._gate.changed(tenant, entry.subject)
+        await self._streams.consent_changed(tenant, entry.subject)
+        return stored
+
+    async def check(self, tenant: str, subject: str, purpose: str | None) -> Decision:
+        """What the gate would say of data of `subject` for a subscription with `purpose`."""
+        check_name(subject, "subject")
+        if purpose is not None:
+            check_name(purpose, "purpose")
+        states = await self._store.states(tenant, [subject])
+        return decide(states.get(subject, SubjectConsent()), purpose, self._clock.now())
+
+    async def history(self, tenant: str, subject: str, *, limit: int) -> list[ConsentEntry]:
+        return await self._store.history(tenant, check_name(subject, "subject"), limit=limit)
+
+
+def _consent_entry(tenant: str, request: ConsentRequest, now: int) -> ConsentEntry:
+    try:
+        state = ConsentState(request.state)
+    except ValueError:
+        known = ", ".join(ConsentState)
+        raise InvalidConsent(f"state must be one of {known}", field="state", rule="enum") from None
+    check_name(request.subject, "subject")
+    for field, limit in (("purpose", MAX_NAME_LENGTH), ("reason", MAX_NAME_LENGTH), ("actor", MAX_NAME_LENGTH),
+                         ("proof", MAX_PROOF_LENGTH)):  # fmt: skip
+        if getattr(request, field) is not None:
+            check_name(getattr(request, field), field, limit=limit)
+    reason = request.reason
+    if state in (ConsentState.SUPPRESSED, ConsentState.RELEASED):
+        if request.purpose is not None:
+            raise InvalidConsent(
+                f"a {state} line concerns every purpose; leave purpose out", field="purpose", rule="suppression"
+            )
+        if state is ConsentState.SUPPRESSED:
+            reason = reason or "admin"
+            if reason not in SUPPRESSION_REASONS:
+                known = ", ".join(SUPPRESSION_REASONS)
+                raise InvalidConsent(f"the reason of a suppression is one of {known}", field="reason", rule="enum")
+    if request.expires_at is not None:
+        if state not in (ConsentState.GRANTED, ConsentState.PENDING):
+            raise InvalidConsent(
+                "expires_at goes with granted or pending; a withdrawal or suppression lasts until it is lifted",
+                field="expires_at",
+                rule="state",
+            )
+        if request.expires_at <= now:
+            raise InvalidConsent("expires_at lies in the past", field="expires_at", rule="future")
+    return ConsentEntry(
+        tenant=tenant,
+        subject=request.subject,
+        state=state,
+        recorded_at=now,
+        purpose=request.purpose,
+        reason=reason,
+        actor=request.actor,
+        proof=request.proof,
+        expires_at=request.expires_at,
+    )
+
+
+class DeliveryService:
+    """What was delivered, dropped and refused, as counters and as rows."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+
+    async def counters(self, tenant: str, subscription_ids: Collection[str]) -> Mapping[str, Counters]:
+        return await self._audit.counters(tenant, subscription_ids)
+
+    async def totals(self, tenant: str) -> Counters:
+        return await self._audit.totals(tenant)
+
+    async def rows(
+        self, tenant: str, *, subscription_id: str | None = None, limit: int, before: int | None = None
+    ) -> list[DeliveryRow]:
+        """Newest first, everything until now included."""
+        await self._audit.flush()
+        return await self._audit.rows(tenant, subscription_id=subscription_id, limit=limit, before=before)
+
+
+def cost_cents(deliveries: int) -> float:
+    """The estimated cost of so many deliveries, in cents."""
+    return round(deliveries * COST_PER_DELIVERY_CENTS, 4)

@@ -1,0 +1,1 @@
+"""Where events come from: programs that emit, and verified webhooks of other services (`inbound`)."""

@@ -1,0 +1,231 @@
+"""emit: the one way into the log. Checks everything first, then appends, and returns when the event is durable."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clarion.clock import Clock, SystemClock
+from clarion.encoding import digest, encode
+from clarion.errors import ClarionError, Conflict, InvalidEvent, InvalidInput, PayloadTooLarge
+from clarion.hub.hub import Hub
+from clarion.ids import Randomness, new_event_id
+from clarion.model import MICROSECONDS, Draft, Position, Principal
+from clarion.stores.protocols import Appended, ConflictingEvent
+from clarion.topics import check_topic
+
+__all__ = ["MAX_PAYLOAD_BYTES", "PRIORITIES", "Emission", "Emitter", "Receipt"]
+
+MAX_PAYLOAD_BYTES = 240 * 1024
+"""Bytes of a payload as stored. With its envelope an event stays below the 256 KiB that webhooks may carry."""
+
+MAX_FIELD_LENGTH = 256
+"""Characters of an id or name in the envelope. Stops the envelope from carrying payloads past their limit."""
+
+MAX_SUBJECTS = 64
+"""Data subjects of one event: each is asked about in the ledger."""
+
+MAX_AUDIENCE = 1_000
+"""Principals that an event can be limited to."""
+
+MAX_ATTRIBUTE_BYTES = 4 * 1024
+"""Bytes of an event's attributes."""
+
+MAX_CLOCK_SKEW = 366 * 86_400 * MICROSECONDS
+"""How far ahead `occurred_at` may lie; more is a unit mistaken for another."""
+
+PRIORITIES = ("low", "normal", "high", "urgent")
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """An event as its emitter gives it; times in microseconds. What is None is filled in or left out."""
+
+    topic: str
+    payload: Mapping[str, Any]
+    event_id: str | None = None
+    source: str = "api"
+    aggregate_type: str | None = None
+    aggregate_id: str | None = None
+    actor_id: str | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    audience: Sequence[str] | None = None
+    priority: str = "normal"
+    key: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    subjects: Sequence[str] = ()
+    occurred_at: int | None = None
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The event is durable at `position`. `duplicate`: it was already, and this emit changed nothing."""
+
+    event_id: str
+    topic: str
+    position: Position
+    duplicate: bool
+
+
+class Emitter:
+    """Emits into one hub, for whoever the caller says that it is."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        clock: Clock | None = None,
+        randomness: Randomness = secrets.token_bytes,
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+    ) -> None:
+        self._hub = hub
+        self._clock = clock or SystemClock()
+        self._randomness = randomness
+        self._max_payload = min(max_payload_bytes, MAX_PAYLOAD_BYTES)
+
+    async def emit(self, principal: Principal, emission: Emission) -> Receipt:
+        """Append one event to the principal's tenant.
+
+        Raises InvalidTopic, InvalidEvent, PayloadTooLarge, Conflict (the id is taken by other content) or
+        StoreUnavailable; after any of them nothing was stored.
+        """
+        (outcome,) = await self.emit_many(principal, [emission])
+        if isinstance(outcome, ClarionError):
+            raise outcome
+        return outcome
+
+    async def emit_many(self, principal: Principal, emissions: Sequence[Emission]) -> list[Receipt | ClarionError]:
+        """Append those that are valid in one transaction; answers stand in the order of `emissions`.
+
+        Raises StoreUnavailable, and then none was stored.
+        """
+        outcomes: list[Receipt | ClarionError | None] = []
+        drafts: list[Draft] = []
+        for emission in emissions:
+            try:
+                drafts.append(await self._draft(principal, emission))
+                outcomes.append(None)
+            except ClarionError as error:
+                outcomes.append(error)
+        appended = iter(zip(drafts, await self._hub.append(drafts) if drafts else [], strict=True))
+        return [outcome or _receipt(*next(appended)) for outcome in outcomes]
+
+    async def _draft(self, principal: Principal, emission: Emission) -> Draft:
+        topic = check_topic(emission.topic)
+        now = self._clock.now()
+        payload, payload_json = self._payload(emission)
+        _check_envelope(emission, now)
+        await self._hub.topics.check_payload(principal.tenant, topic, payload)
+        given = [
+            topic, payload, emission.aggregate_type, emission.aggregate_id, emission.actor_id,
+            emission.correlation_id, emission.causation_id, emission.audience, emission.priority, emission.key,
+            emission.attributes, emission.subjects, emission.occurred_at, emission.expires_at,
+        ]  # fmt: skip
+        return Draft(
+            tenant=principal.tenant,
+            source=emission.source,
+            event_id=emission.event_id or new_event_id(now, self._randomness),
+            topic=topic,
+            category=await self._hub.topics.category_of(principal.tenant, topic),
+            payload_json=payload_json,
+            digest=digest(given),
+            recorded_at=now,
+            occurred_at=now if emission.occurred_at is None else emission.occurred_at,
+            origin=principal.subject,
+            aggregate_type=emission.aggregate_type,
+            aggregate_id=emission.aggregate_id,
+            actor_id=emission.actor_id,
+            correlation_id=emission.correlation_id,
+            causation_id=emission.causation_id,
+            audience=None if emission.audience is None else tuple(emission.audience),
+            priority=emission.priority,
+            key=emission.key,
+            attributes=emission.attributes,
+            subjects=tuple(dict.fromkeys(emission.subjects)),
+            expires_at=emission.expires_at,
+        )
+
+    def _payload(self, emission: Emission) -> tuple[Mapping[str, Any], bytes]:
+        payload = emission.payload
+        if not isinstance(payload, dict):
+            raise InvalidEvent("payload must be a JSON object", field="payload", rule="object")
+        try:
+            encoded = encode(payload)
+        except InvalidInput as error:
+            raise InvalidEvent(error.message, field=error.field, rule=error.rule) from None
+        if len(encoded) > self._max_payload:
+            raise PayloadTooLarge(
+                f"the payload has {len(encoded)} bytes as stored; at most {self._max_payload} are allowed. "
+                "Store the rest elsewhere and put a link into the payload",
+                field="payload",
+                details={"limit": "payload_bytes", "max": self._max_payload},
+            )
+        return payload, encoded
+
+
+def _receipt(draft: Draft, outcome: Appended | ConflictingEvent) -> Receipt | ClarionError:
+    if isinstance(outcome, ConflictingEvent):
+        return Conflict(
+            f"event id {draft.event_id!r} of source {draft.source!r} was already recorded with other content; "
+            "send the same content again, or choose a new id",
+            field="event_id",
+            details={"event_id": draft.event_id, "seq": outcome.seq},
+        )
+    return Receipt(draft.event_id, draft.topic, Position(outcome.epoch, outcome.seq), outcome.duplicate)
+
+
+def _check_envelope(emission: Emission, now: int) -> None:
+    for name in (
+        "event_id", "source", "aggregate_type", "aggregate_id", "actor_id", "correlation_id", "causation_id", "key",
+    ):  # fmt: skip
+        value = getattr(emission, name)
+        if value is not None:
+            _check_text(value, name)
+    _check_texts(emission.subjects, "subjects", MAX_SUBJECTS)
+    if emission.audience is not None:
+        _check_texts(emission.audience, "audience", MAX_AUDIENCE)
+    if emission.priority not in PRIORITIES:
+        raise InvalidEvent(f"priority must be one of {', '.join(PRIORITIES)}", field="priority", rule="enum")
+    if emission.attributes:
+        if not isinstance(emission.attributes, dict):
+            raise InvalidEvent("attributes must be a JSON object", field="attributes", rule="object")
+        size = len(encode(emission.attributes, field="attributes"))
+        if size > MAX_ATTRIBUTE_BYTES:
+            raise InvalidEvent(
+                f"attributes have {size} bytes; at most {MAX_ATTRIBUTE_BYTES} are allowed", field="attributes",
+                rule="length",
+            )  # fmt: skip
+    if emission.occurred_at is not None and emission.occurred_at > now + MAX_CLOCK_SKEW:
+        raise InvalidEvent("occurred_at lies more than a year ahead", field="occurred_at", rule="future")
+    if emission.expires_at is not None and emission.expires_at <= now:
+        raise InvalidEvent("expires_at lies in the past", field="expires_at", rule="future")
+
+
+def _check_text(value: object, field: str) -> None:
+    if not isinstance(value, str) or not value:
+        raise InvalidEvent(f"{field} must be a non-empty string", field=field, rule="non-empty")
+    if len(value) > MAX_FIELD_LENGTH:
+        raise InvalidEvent(
+            f"{field} has {len(value)} characters; at most {MAX_FIELD_LENGTH} are allowed", field=field, rule="length"
+        )
+    if not value.isascii() or not value.isprintable():
+        # Most values are printable ASCII, which the check above settles at once.
+        found = _UNPRINTABLE.search(value)
+        if found:
+            raise InvalidEvent(f"{field} must not contain control characters", field=field, rule="printable")
+
+
+def _check_texts(values: object, field: str, limit: int) -> None:
+    if isinstance(values, str) or not isinstance(values, list | tuple):
+        raise InvalidEvent(f"{field} must be a list of strings", field=field, rule="list")
+    if len(values) > limit:
+        raise InvalidEvent(f"{field} lists {len(values)}; at most {limit} are allowed", field=field, rule="count")
+    for value in values:
+        _check_text(value, field)

@@ -1,0 +1,342 @@
+"""Every port in memory: for tests, and for a library user who wants push but no durability.
+
+All of it runs on the event loop and nothing waits, so each method is one transaction by itself. "Durable" means here
+"until the process ends".
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from clarion.errors import Conflict, LimitExceeded, StoreUnavailable
+from clarion.ids import Randomness, new_epoch
+from clarion.model import (
+    ApiKey,
+    Bounds,
+    ConsentEntry,
+    ConsentState,
+    Counters,
+    DeliveryRecord,
+    Draft,
+    Event,
+    Outcome,
+    PurposeConsent,
+    SubjectConsent,
+    Subscription,
+    TopicDeclaration,
+)
+from clarion.stores.identity import identity_of
+from clarion.stores.protocols import (
+    Appended,
+    Backend,
+    ConflictingEvent,
+    DeliveryRow,
+    Detach,
+    Page,
+    Retention,
+    Stored,
+)
+from clarion.stores.window import Window
+
+__all__ = ["open_memory"]
+
+
+def open_memory(*, randomness: Randomness = secrets.token_bytes) -> Backend:
+    """An empty store that lives as long as the answer is held. `randomness` names its epoch."""
+    log = _MemoryLog(randomness)
+
+    async def aclose() -> None:
+        log.closed = True
+
+    return Backend(
+        log=log,
+        wakeups=log,
+        subscriptions=_MemorySubscriptions(),
+        audit=_MemoryAudit(),
+        keys=_MemoryKeys(),
+        consents=_MemoryConsents(),
+        topics=_MemoryTopics(),
+        aclose=aclose,
+    )
+
+
+@dataclass(slots=True)
+class _Marks:
+    """A tenant's bounds without the epoch."""
+
+    start: int = 0
+    floor: int = 0
+    head: int = 0
+
+
+class _MemoryLog:
+    """EventLog and Wakeups."""
+
+    def __init__(self, randomness: Randomness) -> None:
+        self.closed = False
+        self._randomness = randomness
+        self._epoch = new_epoch(randomness)
+        self._window = Window()
+        self._marks: dict[str, _Marks] = {}
+        self._known: dict[tuple[str, str, str], tuple[int, bytes]] = {}
+        self._hints: dict[object, Callable[[], None]] = {}
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Appended | ConflictingEvent]:
+        if self.closed:
+            raise StoreUnavailable("The store is closed.")
+        stored: list[Stored] = []
+        answers = [self._place(draft, stored) for draft in drafts]
+        if stored:
+            self._window.extend(stored)
+            for hint in list(self._hints.values()):
+                hint()
+        return answers
+
+    def _place(self, draft: Draft, stored: list[Stored]) -> Appended | ConflictingEvent:
+        name = (draft.tenant, draft.source, draft.event_id)
+        known = self._known.get(name)
+        if known is not None:
+            seq, digest = known
+            if digest == draft.digest:
+                return Appended(self._epoch, seq, True)
+            return ConflictingEvent(self._epoch, seq)
+        marks = self._marks.setdefault(draft.tenant, _Marks())
+        marks.head += 1
+        self._known[name] = (marks.head, draft.digest)
+        stored.append(Stored(self._window.end + len(stored) + 1, Event.of(draft, marks.head)))
+        return Appended(self._epoch, marks.head, False)
+
+    async def bounds(self, tenant: str) -> Bounds:
+        marks = self._marks.get(tenant) or _Marks()
+        return Bounds(self._epoch, marks.start, marks.floor, marks.head)
+
+    async def read(self, tenant: str, after: int, *, upto: int | None = None, limit: int) -> Page:
+        bounds = await self.bounds(tenant)
+        last = bounds.head if upto is None else upto
+        return Page(self._window.read(tenant, max(after, bounds.floor), last, limit) or [], bounds)
+
+    async def tail(self, after_offset: int, *, limit: int) -> Sequence[Stored]:
+        return self._window.tail(max(after_offset, self._window.first - 1), limit) or []
+
+    async def end(self) -> int:
+        return self._window.end
+
+    async def trim(self, retention: Retention) -> int:
+        """`max_bytes` is compared with the payloads and a constant for each event."""
+        size, count = self._window.size, 0
+        for entry in self._window.stored:
+            event = entry.event
+            expired = retention.keep_after is not None and event.recorded_at < retention.keep_after
+            if not expired and (retention.max_bytes is None or size <= retention.max_bytes):
+                break
+            size -= Window.weigh(event)
+            count += 1
+            self._marks[event.tenant].floor = event.seq
+            del self._known[event.tenant, event.source, event.event_id]
+        self._window.evict(self._window.first + count - 1)
+        return count
+
+    async def renew_epoch(self) -> str:
+        self._epoch = new_epoch(self._randomness)
+        for marks in self._marks.values():
+            marks.start = marks.head
+        return self._epoch
+
+    def attach(self, hint: Callable[[], None]) -> Detach:
+        token = object()
+        self._hints[token] = hint
+
+        def detach() -> None:
+            self._hints.pop(token, None)
+
+        return detach
+
+
+class _MemorySubscriptions:
+    def __init__(self) -> None:
+        self._rows: dict[str, Subscription] = {}
+        self._identities: dict[bytes, str] = {}
+
+    async def put(self, wanted: Subscription, *, limit: int) -> tuple[Subscription, bool]:
+        identity = identity_of(wanted)
+        known = self._identities.get(identity)
+        row = self._rows[known] if known is not None else None
+        activated = row is None or not row.active
+        if activated and (await self.count(wanted.tenant))[0] >= limit:
+            raise LimitExceeded(f"The tenant has {limit} active subscriptions, which is its limit.")
+        if row is None:
+            row = replace(wanted, deleted_at=None)
+            self._identities[identity] = row.id
+        elif activated or (row.label, row.purpose) != (wanted.label, wanted.purpose):
+            row = replace(
+                row, label=wanted.label, purpose=wanted.purpose, updated_at=wanted.updated_at, deleted_at=None
+            )
+        self._rows[row.id] = row
+        return row, activated
+
+    async def get(self, tenant: str, subject: str, subscription_id: str) -> Subscription | None:
+        row = self._rows.get(subscription_id)
+        return row if row is not None and (row.tenant, row.subject) == (tenant, subject) else None
+
+    async def delete(self, tenant: str, subject: str, subscription_id: str, at: int) -> Subscription | None:
+        row = await self.get(tenant, subject, subscription_id)
+        if row is not None and row.active:
+            row = replace(row, deleted_at=at, updated_at=at)
+            self._rows[row.id] = row
+        return row
+
+    async def of_client(
+        self, tenant: str, subject: str, client_id: str, *, include_deleted: bool = False
+    ) -> list[Subscription]:
+        rows = (row for row in self._rows.values() if (row.tenant, row.subject) == (tenant, subject))
+        mine = [row for row in rows if row.client_id == client_id and (include_deleted or row.active)]
+        return sorted(mine, key=lambda row: row.created_at)
+
+    async def of_tenant(
+        self, tenant: str, *, include_deleted: bool = False, limit: int, after_id: str | None = None
+    ) -> list[Subscription]:
+        rows = (row for row in self._rows.values() if row.tenant == tenant and (include_deleted or row.active))
+        page = sorted((row for row in rows if after_id is None or row.id > after_id), key=lambda row: row.id)
+        return page[:limit]
+
+    async def count(self, tenant: str) -> tuple[int, int]:
+        rows = [row.active for row in self._rows.values() if row.tenant == tenant]
+        return rows.count(True), rows.count(False)
+
+
+class _MemoryAudit:
+    def __init__(self) -> None:
+        self._records: list[DeliveryRecord] = []
+        self._counters: dict[str, dict[str, Counters]] = {}
+
+    def record(self, records: Sequence[DeliveryRecord]) -> None:
+        for record in records:
+            self._records.append(record)
+            counters = self._counters.setdefault(record.tenant, {})
+            for subscription_id in record.subscription_ids:
+                counters[subscription_id] = _counted(counters.get(subscription_id, Counters()), record)
+
+    async def room(self) -> None:
+        """Nothing is ever unwritten."""
+
+    async def flush(self) -> None:
+        """Nothing is ever unwritten."""
+
+    async def counters(self, tenant: str, subscription_ids: Collection[str]) -> Mapping[str, Counters]:
+        known = self._counters.get(tenant, {})
+        return {one: known.get(one, Counters()) for one in subscription_ids}
+
+    async def totals(self, tenant: str) -> Counters:
+        every = list(self._counters.get(tenant, {}).values())
+        moments = [one.last_delivered_at for one in every if one.last_delivered_at is not None]
+        return Counters(
+            sum(one.delivered for one in every),
+            sum(one.dropped for one in every),
+            sum(one.refused for one in every),
+            max(moments, default=None),
+        )
+
+    async def rows(
+        self, tenant: str, *, subscription_id: str | None = None, limit: int, before: int | None = None
+    ) -> list[DeliveryRow]:
+        wanted = [one for one in self._records if one.tenant == tenant and (before is None or one.at < before)]
+        wanted.sort(key=lambda one: one.at)
+        rows = [
+            DeliveryRow(one.seq, one.event_id, one.topic, one.wire, one.outcome.value, one.at, each)
+            for one in reversed(wanted)
+            for each in one.subscription_ids
+            if subscription_id is None or each == subscription_id
+        ]
+        return rows[:limit]
+
+    async def trim(self, keep_after: int) -> int:
+        kept = [one for one in self._records if one.at >= keep_after]
+        gone = len(self._records) - len(kept)
+        self._records = kept
+        return gone
+
+
+def _counted(counters: Counters, record: DeliveryRecord) -> Counters:
+    """`counters` with one more of what `record` says."""
+    match record.outcome:
+        case Outcome.DELIVERED:
+            last = max(counters.last_delivered_at or record.at, record.at)
+            return replace(counters, delivered=counters.delivered + 1, last_delivered_at=last)
+        case Outcome.DROPPED:
+            return replace(counters, dropped=counters.dropped + 1)
+        case Outcome.REFUSED:
+            return replace(counters, refused=counters.refused + 1)
+
+
+class _MemoryKeys:
+    def __init__(self) -> None:
+        self._keys: dict[str, ApiKey] = {}
+
+    async def add(self, key: ApiKey) -> None:
+        if key.key_id in self._keys:
+            raise Conflict("The key id is taken.")
+        self._keys[key.key_id] = key
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        return self._keys.get(key_id)
+
+    async def of_tenant(self, tenant: str) -> list[ApiKey]:
+        return sorted((key for key in self._keys.values() if key.tenant == tenant), key=lambda key: key.created_at)
+
+    async def revoke(self, tenant: str, key_id: str, at: int) -> ApiKey | None:
+        key = self._keys.get(key_id)
+        if key is None or key.tenant != tenant:
+            return None
+        if key.revoked_at is None:
+            key = self._keys[key_id] = replace(key, revoked_at=at)
+        return key
+
+
+class _MemoryConsents:
+    def __init__(self) -> None:
+        self._ledgers: dict[str, list[ConsentEntry]] = {}
+        self._states: dict[tuple[str, str], SubjectConsent] = {}
+
+    async def append(self, entry: ConsentEntry) -> ConsentEntry:
+        ledger = self._ledgers.setdefault(entry.tenant, [])
+        placed = replace(entry, seq=len(ledger) + 1)
+        ledger.append(placed)
+        name = (entry.tenant, entry.subject)
+        self._states[name] = _after(self._states.get(name, SubjectConsent()), placed)
+        return placed
+
+    async def states(self, tenant: str, subjects: Collection[str]) -> dict[str, SubjectConsent]:
+        return {subject: self._states.get((tenant, subject), SubjectConsent()) for subject in subjects}
+
+    async def history(self, tenant: str, subject: str, *, limit: int) -> list[ConsentEntry]:
+        mine = [entry for entry in reversed(self._ledgers.get(tenant, [])) if entry.subject == subject]
+        return mine[:limit]
+
+
+def _after(consent: SubjectConsent, entry: ConsentEntry) -> SubjectConsent:
+    """What `consent` is once `entry` stands in the ledger."""
+    match entry.state:
+        case ConsentState.SUPPRESSED:
+            return replace(consent, suppressed_by=entry.reason or "admin")
+        case ConsentState.RELEASED:
+            return replace(consent, suppressed_by=None)
+        case _:
+            line = PurposeConsent(entry.state, entry.seq, entry.expires_at)
+            return replace(consent, purposes={**consent.purposes, entry.purpose: line})
+
+
+class _MemoryTopics:
+    def __init__(self) -> None:
+        self._declarations: dict[str, dict[str, TopicDeclaration]] = {}
+
+    async def put(self, tenant: str, declaration: TopicDeclaration, *, limit: int) -> None:
+        mine = self._declarations.setdefault(tenant, {})
+        if declaration.pattern not in mine and len(mine) >= limit:
+            raise LimitExceeded(f"The tenant has declared {limit} topics, which is its limit.")
+        mine[declaration.pattern] = declaration
+
+    async def of_tenant(self, tenant: str) -> list[TopicDeclaration]:
+        mine = self._declarations.get(tenant, {})
+        return [mine[pattern] for pattern in sorted(mine)]

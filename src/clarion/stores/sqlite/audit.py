@@ -1,0 +1,283 @@
+"""Audit over SQLite: records taken on the event loop, written behind the deliveries in batches.
+
+Batches are numbered, and the number is written with the batch. So a batch whose commit failed without saying whether
+it happened is not counted twice when it is tried again, and a reader's snapshot says which batches it holds already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
+
+from clarion.encoding import encode
+from clarion.errors import StoreUnavailable
+from clarion.model import Counters, DeliveryRecord, Outcome
+from clarion.stores.protocols import DeliveryRow
+from clarion.stores.sqlite.connections import Database
+from clarion.stores.sqlite.readers import Readers, snapshot
+from clarion.stores.sqlite.statements import ManyRows, queries
+from clarion.stores.sqlite.writer import IsolatedJobs, Job, Writer
+
+__all__ = ["SqliteAudit"]
+
+_SQL = queries("audit")
+_PACKED = ManyRows(_SQL["insert_packed"], 9)
+_COUNTERS = ManyRows(_SQL["add_counters"], 6)
+_logger = logging.getLogger(__name__)
+
+_ROOM = 100_000
+"""Deliveries that may wait to be written: about 20 MB. Beyond it deliveries wait, as a stuck disk would else fill the
+memory."""
+
+_LINGER = 0.05
+"""Seconds that records wait for others before they are written; what a killed process loses at most, and a batch."""
+
+_BATCH = 2_000
+"""Deliveries that are written at once, without lingering."""
+
+_RETRY_FIRST, _RETRY_MOST = 0.1, 5.0
+"""Seconds between tries to write a batch, doubling."""
+
+_TRIM_ROWS = 1_000
+"""Packed rows that one transaction deletes."""
+
+_FAR_FUTURE = 2**63 - 1
+
+
+class _Batch:
+    """Records with a number, and how many deliveries they stand for."""
+
+    __slots__ = ("deliveries", "number", "records")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.records: list[DeliveryRecord] = []
+        self.deliveries = 0
+
+
+class SqliteAudit:
+    def __init__(self, database: Database) -> None:
+        self._writer = Writer(database, IsolatedJobs(), name="clarion-audit")
+        self._readers = Readers(database, threads=1, name="clarion-audit-read")
+        self._loop = asyncio.get_running_loop()
+        self._gathering = _Batch(1)
+        self._writing: _Batch | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._retry_in = _RETRY_FIRST
+        self._roomy = asyncio.Event()
+        self._roomy.set()
+        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
+        self._closing = False
+
+    async def start(self) -> None:
+        await self._writer.start()
+        self._gathering = _Batch(await self._writer.submit(Job(_last_batch)) + 1)
+
+    def record(self, records: Sequence[DeliveryRecord]) -> None:
+        batch = self._gathering
+        batch.records.extend(records)
+        batch.deliveries += sum(len(record.subscription_ids) for record in records)
+        if self._unwritten() >= _ROOM:
+            self._roomy.clear()
+        if self._writing is None and batch.records:
+            if batch.deliveries >= _BATCH:
+                self._write()
+            elif self._timer is None:
+                self._timer = self._loop.call_later(_LINGER, self._write)
+
+    async def room(self) -> None:
+        await self._roomy.wait()
+
+    async def flush(self) -> None:
+        """Waits as long as the disk is stuck. Raises StoreUnavailable when the store closes without writing them."""
+        last = self._gathering.number if self._gathering.records else self._gathering.number - 1
+        if last == self._gathering.number or self._writing is not None:
+            written: asyncio.Future[None] = self._loop.create_future()
+            self._flushes.append((last, written))
+            if self._writing is None:
+                self._write()
+            await written
+
+    async def counters(self, tenant: str, subscription_ids: Collection[str]) -> Mapping[str, Counters]:
+        wanted = encode(list(dict.fromkeys(subscription_ids))).decode()
+        written, unwritten = await self._read(partial(_read_counters, tenant=tenant, wanted=wanted))
+        found = dict.fromkeys(subscription_ids, Counters()) | written
+        for record in unwritten:
+            if record.tenant == tenant:
+                for one in record.subscription_ids:
+                    if one in found:
+                        found[one] = _sum((found[one], _counts(record.outcome, 1, record.at)))
+        return found
+
+    async def totals(self, tenant: str) -> Counters:
+        written, unwritten = await self._read(partial(_read_totals, tenant=tenant))
+        mine = (record for record in unwritten if record.tenant == tenant)
+        return _sum((written[""], *(_counts(one.outcome, len(one.subscription_ids), one.at) for one in mine)))
+
+    async def rows(
+        self, tenant: str, *, subscription_id: str | None = None, limit: int, before: int | None = None
+    ) -> list[DeliveryRow]:
+        parameters = (tenant, _FAR_FUTURE if before is None else before, subscription_id, limit)
+        return await self._readers.run(partial(_read_rows, parameters=parameters))
+
+    async def trim(self, keep_after: int) -> int:
+        count = gone = await self._writer.submit(Job(partial(_trim, keep_after=keep_after)))
+        while gone == _TRIM_ROWS:
+            gone = await self._writer.submit(Job(partial(_trim, keep_after=keep_after)))
+            count += gone
+        return count
+
+    async def aclose(self) -> None:
+        """Write what is left, with one more try if the disk is stuck; what is lost then is logged."""
+        if not self._closing:
+            self._closing = True
+            self._roomy.set()
+            try:
+                if self._writing is not None and self._timer is not None:
+                    self._retry()
+                await self.flush()
+            except StoreUnavailable as error:
+                _logger.error("%d audit deliveries were not written: %s", self._unwritten(), error.message)
+        await self._readers.aclose()
+        await self._writer.aclose()
+
+    def _unwritten(self) -> int:
+        return self._gathering.deliveries + (self._writing.deliveries if self._writing is not None else 0)
+
+    def _write(self) -> None:
+        """Hand what was gathered to the writer."""
+        self._cancel_timer()
+        self._writing, self._gathering = self._gathering, _Batch(self._gathering.number + 1)
+        self._submit(self._writing)
+
+    def _retry(self) -> None:
+        self._cancel_timer()
+        if self._writing is not None:
+            self._submit(self._writing)
+
+    def _submit(self, batch: _Batch) -> None:
+        try:
+            future = self._writer.submit(Job(partial(_write_batch, batch=batch), rows=len(batch.records)))
+        except StoreUnavailable as error:
+            self._fail(error)
+            return
+        future.add_done_callback(self._written)
+
+    def _written(self, future: asyncio.Future[None]) -> None:
+        error = future.exception()
+        if error is not None:
+            self._fail(error)
+            return
+        batch, self._writing = self._writing, None
+        self._retry_in = _RETRY_FIRST
+        if self._unwritten() < _ROOM:
+            self._roomy.set()
+        number = batch.number if batch is not None else 0
+        waiting = [flush for flush in self._flushes if flush[0] > number]
+        for last, written in self._flushes:
+            if last <= number and not written.done():
+                written.set_result(None)
+        self._flushes = waiting
+        if self._gathering.records:
+            self._write()
+
+    def _fail(self, error: BaseException) -> None:
+        """Keep the batch, and try again later; when closing, tell who waits that it was not written."""
+        if self._closing:
+            flushes, self._flushes = self._flushes, []
+            for _, written in flushes:
+                if not written.done():
+                    written.set_exception(StoreUnavailable(str(error)))
+            return
+        _logger.warning("the audit cannot be written, trying again in %.1f s: %s", self._retry_in, error)
+        self._timer = self._loop.call_later(self._retry_in, self._retry)
+        self._retry_in = min(self._retry_in * 2, _RETRY_MOST)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _read(
+        self, work: partial[tuple[int, dict[str, Counters]]]
+    ) -> tuple[dict[str, Counters], list[DeliveryRecord]]:
+        """What `work` reads, and all records that are not in it.
+
+        A snapshot that is older than the last batch that was finished meanwhile is taken anew.
+        """
+        while True:
+            number, found = await self._readers.run(work)
+            batches = [batch for batch in (self._writing, self._gathering) if batch is not None]
+            if number >= batches[0].number - 1:
+                return found, [record for batch in batches if batch.number > number for record in batch.records]
+
+
+def _last_batch(connection: sqlite3.Connection) -> int:
+    return int(connection.execute(_SQL["batch"]).fetchone()[0])
+
+
+def _write_batch(connection: sqlite3.Connection, batch: _Batch) -> None:
+    if _last_batch(connection) >= batch.number:
+        return
+    rows = []
+    counters: dict[tuple[str, str], list[int | None]] = {}
+    for record in batch.records:
+        ids = record.subscription_ids
+        about = (record.tenant, record.seq, record.event_id, record.topic, record.wire, record.outcome.value)
+        rows.append((*about, record.at, encode(ids).decode(), len(ids)))
+        column = _COLUMNS[record.outcome]
+        for one in ids:
+            counts = counters.setdefault((record.tenant, one), [0, 0, 0, None])
+            counts[column] = (counts[column] or 0) + 1
+            if record.outcome is Outcome.DELIVERED:
+                counts[3] = max(counts[3] or record.at, record.at)
+    _PACKED.execute(connection, rows)
+    _COUNTERS.execute(connection, [(*name, *counts) for name, counts in counters.items()])
+    connection.execute(_SQL["put_batch"], (batch.number,))
+
+
+_COLUMNS = {Outcome.DELIVERED: 0, Outcome.DROPPED: 1, Outcome.REFUSED: 2}
+
+
+def _read_counters(connection: sqlite3.Connection, tenant: str, wanted: str) -> tuple[int, dict[str, Counters]]:
+    with snapshot(connection):
+        rows = connection.execute(_SQL["counters"], (tenant, wanted)).fetchall()
+        return _last_batch(connection), {row[0]: Counters(*row[1:]) for row in rows}
+
+
+def _read_totals(connection: sqlite3.Connection, tenant: str) -> tuple[int, dict[str, Counters]]:
+    with snapshot(connection):
+        row = connection.execute(_SQL["totals"], (tenant,)).fetchone()
+        return _last_batch(connection), {"": Counters(*row)}
+
+
+def _read_rows(connection: sqlite3.Connection, parameters: tuple[str, int, str | None, int]) -> list[DeliveryRow]:
+    return [DeliveryRow(*row) for row in connection.execute(_SQL["rows"], parameters).fetchall()]
+
+
+def _trim(connection: sqlite3.Connection, keep_after: int) -> int:
+    return connection.execute(_SQL["trim"], (keep_after, _TRIM_ROWS)).rowcount
+
+
+def _counts(outcome: Outcome, number: int, at: int) -> Counters:
+    match outcome:
+        case Outcome.DELIVERED:
+            return Counters(delivered=number, last_delivered_at=at)
+        case Outcome.DROPPED:
+            return Counters(dropped=number)
+        case Outcome.REFUSED:
+            return Counters(refused=number)
+
+
+def _sum(every: Iterable[Counters]) -> Counters:
+    parts = list(every)
+    moments = [one.last_delivered_at for one in parts if one.last_delivered_at is not None]
+    return Counters(
+        sum(one.delivered for one in parts),
+        sum(one.dropped for one in parts),
+        sum(one.refused for one in parts),
+        max(moments, default=None),
+    )

@@ -1,0 +1,167 @@
+"""Server-sent events over ASGI, for every wire that streams over HTTP.
+
+A stream is served by a raw ASGI callable, outside of Starlette, whose middleware would wrap `send` in coroutines and
+hide the transport's water marks. The hub writes from its own tick: `AsgiSink.write` runs the server's `send` coroutine
+to its end at once, which it reaches without waiting as long as the transport is not paused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, TypeAlias, cast
+
+from clarion.errors import CloseReason, StoreUnavailable
+from clarion.hub.connection import Connection
+from clarion.hub.hub import Stream
+from clarion.hub.protocols import Sink
+from clarion.logs import get_logger
+from clarion.model import Bounds, Start
+
+__all__ = ["AsgiSink", "Receive", "Scope", "Send", "UvicornSink", "frame", "make_sink", "serve"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+HEADERS = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+logger = get_logger("clarion.sse")
+
+
+def frame(event: str, data: bytes, event_id: str | None = None) -> bytes:
+    """One SSE frame; `data` is JSON on one line."""
+    identity = f"id: {event_id}\n" if event_id is not None else ""
+    return f"event: {event}\n{identity}data: ".encode() + data + b"\n\n"
+
+
+class _Flow(Protocol):
+    """What uvicorn keeps per connection about its transport's water marks."""
+
+    write_paused: bool
+
+    async def drain(self) -> None: ...
+
+
+@types.coroutine
+def _finish(coroutine: Coroutine[Any, Any, None], waiting_for: Any) -> Generator[Any, Any, None]:
+    """Carry on a coroutine that was begun by hand and waits for `waiting_for`."""
+    try:
+        while True:
+            try:
+                answer = yield waiting_for
+            except BaseException as error:  # cancellation and the like belong to the coroutine
+                waiting_for = coroutine.throw(error)
+            else:
+                waiting_for = coroutine.send(answer)
+    except StopIteration:
+        return
+
+
+class AsgiSink:
+    """A transport behind any ASGI server.
+
+    ASGI does not tell whether the transport is paused, so an empty body goes first: a server that waits for its
+    transport waits with that one, while no event was handed over yet.
+    """
+
+    __slots__ = ("_begun", "_send")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._begun: tuple[Coroutine[Any, Any, None], Any] | None = None
+
+    @property
+    def paused(self) -> bool:
+        if self._begun is None:
+            self._step(b"")
+        return self._begun is not None
+
+    def write(self, data: bytes) -> None:
+        if self._begun is not None:
+            raise RuntimeError("the transport is paused; wait until it is writable")
+        self._step(data)
+
+    async def writable(self) -> None:
+        while self._begun is not None:
+            begun, self._begun = self._begun, None
+            await _finish(*begun)
+            self._step(b"")
+
+    def _step(self, data: bytes) -> None:
+        """Begin a `send`, which usually ends at once; else keep it, to be finished when there is time to wait."""
+        message = {"type": "http.response.body", "body": data, "more_body": True}
+        coroutine = cast("Coroutine[Any, Any, None]", self._send(message))
+        try:
+            waiting_for = coroutine.send(None)
+        except StopIteration:
+            return
+        self._begun = (coroutine, waiting_for)
+
+
+class UvicornSink(AsgiSink):
+    """As above, with uvicorn's own word on whether the transport is paused."""
+
+    __slots__ = ("_flow",)
+
+    def __init__(self, send: Send, flow: _Flow) -> None:
+        super().__init__(send)
+        self._flow = flow
+
+    @property
+    def paused(self) -> bool:
+        return self._flow.write_paused or self._begun is not None
+
+    async def writable(self) -> None:
+        await self._flow.drain()
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            await _finish(*begun)
+
+
+def make_sink(send: Send) -> Sink:
+    """The best sink for the server behind `send`."""
+    flow = getattr(getattr(send, "__self__", None), "flow", None)
+    if isinstance(getattr(flow, "write_paused", None), bool) and hasattr(flow, "drain"):
+        return UvicornSink(send, cast("_Flow", flow))
+    return AsgiSink(send)
+
+
+async def serve(
+    receive: Receive,
+    send: Send,
+    connect: Callable[[Sink], AbstractAsyncContextManager[Stream]],
+    start: Callable[[Bounds], Start],
+) -> None:
+    """Serve one stream until the client goes, the hub ends it or the store fails.
+
+    Errors of `connect` and `start` come before the response has begun, so that they can still be answered.
+    """
+    sink = make_sink(send)
+    async with connect(sink) as stream:
+        begin = start(stream.bounds)
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(_watch(receive, stream.connection))
+            try:
+                await stream.run(begin)
+            except StoreUnavailable as error:
+                logger.warning("stream_ended", reason=error.message)
+                stream.connection.close(CloseReason.STORE_UNAVAILABLE)
+            finally:
+                watcher.cancel()
+        if stream.connection.close_reason is not CloseReason.CLIENT_GONE:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _watch(receive: Receive, connection: Connection) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    connection.close(CloseReason.CLIENT_GONE)
