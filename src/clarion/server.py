@@ -89,7 +89,7 @@ class Guard:
                 )
             if name == b"host" and self._hosts is not None:
                 host = value.decode("latin-1")
-                host = host[: host.index("]") + 1] if host.startswith("[") else host.partition(":")[0]
+                host = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
                 if host.lower() not in self._hosts:
                     return json_response(
                         {
@@ -309,6 +309,7 @@ class _Uvicorn(uvicorn.Server):
 
 async def _serve(settings: Settings, directory: DataDirectory, started: Callable[[str], None]) -> None:
     secret: list[str] = []
+    listener = _listen(settings.host, settings.port)  # first, so that a taken port is said before anything is opened
     async with open_app(settings, local_secret=lambda: secret[0] if secret else None) as app:
         server = _Uvicorn(
             uvicorn.Config(
@@ -328,7 +329,6 @@ async def _serve(settings: Settings, directory: DataDirectory, started: Callable
 
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(signal_number, stop)
-        listener = _listen(settings.host, settings.port)
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         secret.append(directory.announce(url).secret)
@@ -339,7 +339,7 @@ async def _serve(settings: Settings, directory: DataDirectory, started: Callable
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY by this
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -205,9 +205,9 @@ class Hub:
         Raises LimitExceeded, and StoreUnavailable also while the hub is closing.
         """
         principal = viewer.principal
-        siblings = self._tenants.setdefault(principal.tenant, {})
         if self._closing:
             raise StoreUnavailable("the server is stopping; connect again shortly")
+        siblings = self._tenants.get(principal.tenant, {})
         if len(siblings) >= self.limits.connections:
             raise LimitExceeded(
                 f"this tenant has {len(siblings)} open streams, its limit; close one first",
@@ -215,6 +215,7 @@ class Hub:
             )
         connection = Connection(viewer, framing, sink, shared=self._shared, switchboard=self._dispatcher)
         key = (principal.tenant, principal.subject, viewer.client_id)
+        siblings = self._tenants.setdefault(principal.tenant, siblings)
         client = self._clients.setdefault(key, _Client())
         client.connections.append(connection)
         siblings[connection] = None

@@ -114,7 +114,7 @@ class _MemoryLog:
 
     async def read(self, tenant: str, after: int, *, upto: int | None = None, limit: int) -> Page:
         bounds = await self.bounds(tenant)
-        last = bounds.head if upto is None else upto
+        last = bounds.head if upto is None else min(upto, bounds.head)
         return Page(self._window.read(tenant, max(after, bounds.floor), last, limit) or [], bounds)
 
     async def tail(self, after_offset: int, *, limit: int) -> Sequence[Stored]:

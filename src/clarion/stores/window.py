@@ -83,14 +83,16 @@ class Window:
         return self._stored[begin : begin + limit]
 
     def read(self, tenant: str, after: int, upto: int, limit: int) -> list[Event] | None:
-        """Up to `limit` events of the tenant with `after < seq <= upto`; None when some are not held."""
+        """Up to `limit` events of the tenant with `after < seq <= upto`, `upto` being one that the log has; None when
+        some of them are not held."""
         run = self._tenants.get(tenant)
         if run is None:
             return None
         begin = after + 1 - run[0].seq
         if begin < 0:
             return None
-        return run[begin : min(begin + limit, upto - run[0].seq + 1)]
+        end = min(begin + limit, upto + 1 - run[0].seq)
+        return run[begin:end] if end <= len(run) else None
 
     def _evict_excess(self) -> None:
         count = 0

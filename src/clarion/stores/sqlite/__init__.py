@@ -7,6 +7,7 @@ its own so that its bulk never delays an emit.
 from __future__ import annotations
 
 import secrets
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from clarion.ids import Randomness, new_epoch
@@ -46,19 +47,13 @@ async def open_sqlite(
     readers = Readers(main, threads=_READERS, name="clarion-read")
     log = SqliteLog(main, readers, randomness)
     audit = SqliteAudit(beside)
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(log.writer.aclose)
+        stack.push_async_callback(readers.aclose)
         await log.start(new_epoch(randomness))
+        stack.push_async_callback(audit.aclose)
         await audit.start()
-    except BaseException:
-        await readers.aclose()
-        await log.writer.aclose()
-        raise
-
-    async def aclose() -> None:
-        await audit.aclose()
-        await readers.aclose()
-        await log.writer.aclose()
-
+        opened = stack.pop_all()
     return Backend(
         log=log,
         wakeups=log,
@@ -67,5 +62,5 @@ async def open_sqlite(
         keys=SqliteKeys(log.writer, readers),
         consents=SqliteConsents(log.writer, readers),
         topics=SqliteTopics(log.writer, readers),
-        aclose=aclose,
+        aclose=opened.aclose,
     )

@@ -88,8 +88,8 @@ class Appends:
         self._stored = []
         appends = [job for job in jobs if isinstance(job, AppendJob)]
         if not self._append_all(connection, appends):
-            for job in appends:
-                self._run_one(connection, job)
+            for append in appends:
+                self._run_one(connection, append)
         for job in jobs:
             if not isinstance(job, AppendJob):
                 self._run_one(connection, job)

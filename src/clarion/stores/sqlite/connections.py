@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from clarion.errors import StoreUnavailable
-from clarion.stores.sqlite.schema import Migration, migrate
+from clarion.stores.sqlite.schema import Migration, migrate, refuse_newer
 
 __all__ = ["Database", "Synchronous", "breaks_transaction", "unavailable"]
 
@@ -33,6 +33,7 @@ class Database:
         """The writer's first connection: makes the file if there is none, and brings its schema up to date."""
         connection = self._connect("rwc")
         try:
+            refuse_newer(connection, self.migrations)
             # Only before the first table, and before WAL writes the header.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -84,6 +85,8 @@ def unavailable(error: BaseException) -> StoreUnavailable:
     """What callers are told when `error` kept the database from being used."""
     if isinstance(error, StoreUnavailable):
         return error
-    return StoreUnavailable(
+    told = StoreUnavailable(
         f"The event store cannot be used right now ({error}); nothing was stored. Try again shortly."
     )
+    told.__cause__ = error
+    return told

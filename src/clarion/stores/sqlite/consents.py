@@ -67,4 +67,4 @@ def _states(connection: sqlite3.Connection, tenant: str, subjects: Collection[st
 
 def _history(connection: sqlite3.Connection, tenant: str, subject: str, limit: int) -> list[ConsentEntry]:
     rows = connection.execute(_SQL["history"], (tenant, subject, limit)).fetchall()
-    return [ConsentEntry(*row[:2], ConsentState(row[2]), *row[3:]) for row in rows]
+    return [ConsentEntry(row[0], row[1], ConsentState(row[2]), *row[3:]) for row in rows]

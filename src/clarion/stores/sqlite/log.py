@@ -45,13 +45,13 @@ class SqliteLog:
         self.writer = Writer(database, self._appends, name="clarion-log")
         self._window = Window(max_events=_WINDOW_EVENTS, max_bytes=_WINDOW_BYTES)
         self._bounds: dict[str, Bounds] = {}
-        self._epochs = 0
+        self._epoch = ""
         self._hints: dict[object, Callable[[], None]] = {}
 
     async def start(self, epoch: str) -> None:
         """Open the database; `epoch` is its name if it is new."""
         await self.writer.start()
-        end = await self.writer.submit(Job(partial(_begin, epoch=epoch)))
+        self._epoch, end = await self.writer.submit(Job(partial(_begin, epoch=epoch)))
         self._window = Window(end, max_events=_WINDOW_EVENTS, max_bytes=_WINDOW_BYTES)
 
     async def append(self, drafts: Sequence[Draft]) -> list[Appended | ConflictingEvent]:
@@ -63,9 +63,7 @@ class SqliteLog:
         known = self._bounds.get(tenant)
         if known is not None:
             return known
-        epochs = self._epochs
-        bounds = await self._readers.run(partial(_read_bounds, tenant=tenant))
-        return self._learn(tenant, bounds, epochs)
+        return self._learn(tenant, await self._readers.run(partial(_read_bounds, tenant=tenant)))
 
     async def read(self, tenant: str, after: int, *, upto: int | None = None, limit: int) -> Page:
         bounds = self._bounds.get(tenant)
@@ -76,9 +74,8 @@ class SqliteLog:
             held = self._window.read(tenant, first, last, limit)
             if held is not None:
                 return Page(held, bounds)
-        epochs = self._epochs
         page = await self._readers.run(partial(_read_page, tenant=tenant, after=after, upto=upto, limit=limit))
-        self._learn(tenant, page.bounds, epochs)
+        self._learn(tenant, page.bounds)
         return page
 
     async def tail(self, after_offset: int, *, limit: int) -> Sequence[Stored]:
@@ -125,7 +122,7 @@ class SqliteLog:
 
     def _extend(self, committed: Committed) -> None:
         self._window.extend(committed.stored)
-        self._bounds.update(committed.bounds)
+        self._learn_all(committed.bounds)
         for hint in list(self._hints.values()):
             try:
                 hint()
@@ -135,37 +132,54 @@ class SqliteLog:
 
     def _forget(self, trimmed: Trimmed) -> None:
         self._window.evict(trimmed.upto)
-        self._bounds.update(trimmed.bounds)
+        self._learn_all(trimmed.bounds)
 
-    def _renewed(self, _: str) -> None:
-        self._epochs += 1
+    def _renewed(self, epoch: str) -> None:
+        self._epoch = epoch
         self._bounds.clear()
 
-    def _learn(self, tenant: str, bounds: Bounds, epochs: int) -> Bounds:
-        """Keep what a reader saw, unless a commit told newer bounds meanwhile or a new epoch made them old."""
-        if epochs == self._epochs and bounds.head:
-            return self._bounds.setdefault(tenant, bounds)
-        return bounds
+    def _learn_all(self, bounds: dict[str, Bounds]) -> None:
+        for tenant, each in bounds.items():
+            self._learn(tenant, each)
+
+    def _learn(self, tenant: str, seen: Bounds) -> Bounds:
+        """Keep what a commit told or a reader saw, whichever of them is ahead; answers the newest that is known.
+
+        A reader may see a commit before the event loop is told of it. The head must not go back then: a position that
+        was just given out would look like one that nobody was ever given.
+        """
+        if seen.epoch != self._epoch or not seen.head:
+            return seen
+        known = self._bounds.get(tenant)
+        if known is not None:
+            seen = Bounds(
+                seen.epoch, max(known.start, seen.start), max(known.floor, seen.floor), max(known.head, seen.head)
+            )
+        self._bounds[tenant] = seen
+        return seen
 
 
-def _begin(connection: sqlite3.Connection, epoch: str) -> int:
-    """Name the epoch of a new log; answers the log's end."""
+def _begin(connection: sqlite3.Connection, epoch: str) -> tuple[str, int]:
+    """Name the epoch of a new log; answers the log's epoch and end."""
     connection.execute(_SQL["put_meta_once"], ("epoch", epoch))
-    return int(connection.execute(_SQL["end"]).fetchone()[0])
+    current = connection.execute(_SQL["get_meta"], ("epoch",)).fetchone()[0]
+    return current, int(connection.execute(_SQL["end"]).fetchone()[0])
 
 
 def _read_bounds(connection: sqlite3.Connection, tenant: str) -> Bounds:
     with snapshot(connection):
-        epoch = connection.execute(_SQL["get_meta"], ("epoch",)).fetchone()[0]
-        row = connection.execute(_SQL["tenant"], (tenant,)).fetchone()
+        return _bounds_of(connection, tenant)
+
+
+def _bounds_of(connection: sqlite3.Connection, tenant: str) -> Bounds:
+    epoch = connection.execute(_SQL["get_meta"], ("epoch",)).fetchone()[0]
+    row = connection.execute(_SQL["tenant"], (tenant,)).fetchone()
     return Bounds(epoch, *row[1:]) if row is not None else Bounds(epoch, 0, 0, 0)
 
 
 def _read_page(connection: sqlite3.Connection, tenant: str, after: int, upto: int | None, limit: int) -> Page:
     with snapshot(connection):
-        epoch = connection.execute(_SQL["get_meta"], ("epoch",)).fetchone()[0]
-        row = connection.execute(_SQL["tenant"], (tenant,)).fetchone()
-        bounds = Bounds(epoch, *row[1:]) if row is not None else Bounds(epoch, 0, 0, 0)
+        bounds = _bounds_of(connection, tenant)
         last = bounds.head if upto is None else min(upto, bounds.head)
         events: list[Event] = []
         seq = max(after, bounds.floor)
@@ -192,9 +206,10 @@ def _read_tail(connection: sqlite3.Connection, after: int, limit: int) -> list[S
 
 
 def _vacuum(connection: sqlite3.Connection) -> bool:
-    """Give free pages back to the file system; answers whether there are more."""
+    """Give free pages back to the file system; answers whether it helped and there are more."""
+    before = connection.execute(_SQL["free_pages"]).fetchone()[0]
     connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
-    return bool(connection.execute(_SQL["free_pages"]).fetchone()[0])
+    return bool(0 < connection.execute(_SQL["free_pages"]).fetchone()[0] < before)
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:

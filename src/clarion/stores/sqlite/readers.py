@@ -46,6 +46,7 @@ class Readers:
             return work(self._connection())
         except Exception as error:
             if breaks_transaction(error):
+                self._drop_connection()
                 raise unavailable(error) from error
             raise
 
@@ -56,6 +57,14 @@ class Readers:
             self._connections.append(connection)
         return connection
 
+    def _drop_connection(self) -> None:
+        """A connection that failed may be broken: the next read of this thread opens another."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is not None:
+            self._local.connection = None
+            self._connections.remove(connection)
+            connection.close()
+
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
@@ -64,4 +73,5 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

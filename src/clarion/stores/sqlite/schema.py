@@ -10,7 +10,7 @@ from importlib import resources
 
 from clarion.errors import SchemaTooNew
 
-__all__ = ["Migration", "migrate", "migrations_of", "version_of"]
+__all__ = ["Migration", "migrate", "migrations_of", "refuse_newer", "version_of"]
 
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql\Z")
 
@@ -40,19 +40,24 @@ def version_of(connection: sqlite3.Connection) -> int:
     return version
 
 
-def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
-    """Apply what is missing. Raises SchemaTooNew for a version that `migrations` does not know; it changes nothing.
-
-    A migration that fails is rolled back whole, and leaves the version before it.
-    """
-    version = version_of(connection)
-    newest = migrations[-1].number
+def refuse_newer(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+    """Raises SchemaTooNew for a version that `migrations` does not know; nothing was changed then."""
+    version, newest = version_of(connection), migrations[-1].number
     if version > newest:
         raise SchemaTooNew(
             f"The database has schema version {version} and this Clarion knows versions up to {newest}; "
             "upgrade Clarion or restore a backup that it wrote.",
             details={"found": version, "supported": newest},
         )
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+    """Apply what is missing, after `refuse_newer`.
+
+    A migration that fails is rolled back whole, and leaves the version before it.
+    """
+    refuse_newer(connection, migrations)
+    version = version_of(connection)
     for migration in migrations:
         if migration.number <= version:
             continue

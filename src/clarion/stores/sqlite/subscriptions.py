@@ -102,4 +102,5 @@ def _count(connection: sqlite3.Connection, tenant: str) -> tuple[int, int]:
 
 
 def _subscription(row: tuple[Any, ...]) -> Subscription:
-    return Subscription(*row[:4], tuple(decode(row[4])), decode(row[5]), *row[6:])
+    name, tenant, subject, client_id, topics, wanted, *rest = row
+    return Subscription(name, tenant, subject, client_id, tuple(decode(topics)), decode(wanted), *rest)
