@@ -28,6 +28,7 @@ __all__ = [
     "InvalidTopic",
     "LimitExceeded",
     "MalformedJSON",
+    "MissingParameter",
     "NotFound",
     "PayloadTooLarge",
     "SchemaTooNew",
@@ -72,6 +73,10 @@ class ClarionError(Exception):
 
 class MalformedJSON(ClarionError):
     """The body is not valid JSON."""
+
+
+class MissingParameter(ClarionError):
+    """A parameter of the request is missing."""
 
 
 class Unauthenticated(ClarionError):
@@ -154,6 +159,7 @@ _INTERNAL = -32603
 
 ERRORS: dict[type[ClarionError], WireCodes] = {
     MalformedJSON: WireCodes("malformed_json", 400, -32700, -32700),
+    MissingParameter: WireCodes("missing_parameter", 400, _INVALID_PARAMS, _INVALID_PARAMS),
     Unauthenticated: WireCodes("unauthenticated", 401, -32024, -32012, CloseReason.REVOKED),
     Forbidden: WireCodes("forbidden", 403, -32024, -32012, CloseReason.REVOKED),
     NotFound: WireCodes("not_found", 404, -32023, -32011),

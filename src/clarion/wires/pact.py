@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clarion.catalog import CATEGORIES
 from clarion.encoding import encode
-from clarion.errors import ClarionError, InvalidInput
+from clarion.errors import ClarionError, InvalidInput, MissingParameter
 from clarion.filters import OPERATORS
 from clarion.hub.hub import Hub
 from clarion.hub.protocols import Opening, Viewer
@@ -153,7 +153,10 @@ def push_endpoint(hub: Hub) -> Callable[[Scope, Receive, Send, Principal, str], 
 
     async def endpoint(scope: Scope, receive: Receive, send: Send, principal: Principal, credential: str) -> None:
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        client_id = check_name(query.get("client_id", [""])[0], "client_id")
+        client_id = query.get("client_id", [""])[0]
+        if not client_id:
+            raise MissingParameter("add ?client_id=, the client_id that subscribe was called with", field="client_id")
+        check_name(client_id, "client_id")
         cursor = query.get("cursor", [None])[0]
         last_event_id = next(
             (value.decode("latin-1") for name, value in scope["headers"] if name == b"last-event-id"), None

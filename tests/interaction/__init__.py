@@ -1,0 +1,1 @@
+"""Behaviour over real sockets: the requirements manifest, and the tests that its entries name."""
