@@ -85,6 +85,7 @@ class Gate:
         self._max_known = max_known
         self._known: OrderedDict[tuple[str, str], SubjectConsent] = OrderedDict()
         self._generations: dict[str, int] = {}
+        self._overtaken: dict[object, set[tuple[str, str]]] = {}
 
     def generation(self, tenant: str) -> int:
         """Moves with every change of the tenant's ledger."""
@@ -94,6 +95,8 @@ class Gate:
         """The ledger has a new line: forget what was known of the subject and begin a new generation."""
         self._generations[tenant] = self.generation(tenant) + 1
         self._known.pop((tenant, subject), None)
+        for overtaken in self._overtaken.values():
+            overtaken.add((tenant, subject))
 
     def knows(self, events: Iterable[Event]) -> bool:
         """Can `admits` be answered for all of `events` without learning first?"""
@@ -111,14 +114,21 @@ class Gate:
             for tenant, subject in missing:
                 by_tenant.setdefault(tenant, set()).add(subject)
             for tenant, subjects in by_tenant.items():
-                generation = self.generation(tenant)
-                states = await self._consents.states(tenant, subjects)
-                if generation != self.generation(tenant):
-                    continue  # the ledger moved while it was read: what was read may be old
-                for subject in subjects:
-                    self._known[tenant, subject] = states.get(subject, _UNKNOWN)
+                await self._read(tenant, subjects)
             while len(self._known) > max(self._max_known, len(wanted)):
                 self._known.popitem(last=False)
+
+    async def _read(self, tenant: str, subjects: set[str]) -> None:
+        """Read these subjects' states, and believe them but for those whose ledger moved meanwhile."""
+        reading, overtaken = object(), set[tuple[str, str]]()
+        self._overtaken[reading] = overtaken
+        try:
+            states = await self._consents.states(tenant, subjects)
+        finally:
+            del self._overtaken[reading]
+        for subject in subjects:
+            if (tenant, subject) not in overtaken:
+                self._known[tenant, subject] = states.get(subject, _UNKNOWN)
 
     def admits(self, event: Event, subject: str, purpose: str | None) -> Refusal | None:
         """None when the principal with `subject` may see `event` under `purpose`; else why not.

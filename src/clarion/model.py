@@ -51,10 +51,16 @@ def isoformat(at: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """ISO 8601 to microseconds; a time without an offset is UTC. Raises ValueError for anything else."""
+    """ISO 8601 to microseconds; a time without an offset is UTC.
+
+    Raises ValueError for anything else, also for a moment that its offset puts outside of the years 1 to 9999 in UTC,
+    which `isoformat` could not write.
+    """
     moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
+    try:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} lies outside of the years 1 to 9999 in UTC") from None
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 

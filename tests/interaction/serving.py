@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ STORES = ("memory", "sqlite")
 
 MODES = {"auto": "2026-07-28", "legacy": "2025-11-25"}
 """How the SDK's client connects, and the protocol version that it must end up with."""
+
+_TLS = ssl.create_default_context()  # each client would make its own, which takes longer than most tests
 
 SMALL_BUFFER = 4096
 """Bytes of kernel buffer that make a stalled reader stall soon."""
@@ -60,8 +63,9 @@ class Running:
         return parts.host, parts.port or 80
 
     def http(self, bearer: str | None = None, **options: Any) -> httpx2.AsyncClient:
+        limits = httpx2.Limits(max_connections=None)
         return httpx2.AsyncClient(
-            base_url=self.url, headers=authorization(bearer), limits=httpx2.Limits(max_connections=None), **options
+            base_url=self.url, headers=authorization(bearer), limits=limits, verify=_TLS, **options
         )
 
     async def key(
@@ -78,6 +82,31 @@ class Running:
         seq: int = answer.json()["seq"]
         return seq
 
+    async def summary(self, tenant: str = TENANT) -> dict[str, Any]:
+        """What an administrator sees of the tenant."""
+        async with self.http(operator(tenant)) as client:
+            summary: dict[str, Any] = (await client.get("/v1/admin/mcp/outbound/summary")).json()
+        return summary
+
+
+async def summary_where(running: Running, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The tenant's summary once `holds` says yes."""
+    async with asyncio.timeout(10):
+        while not holds(summary := await running.summary()):
+            pass
+    return summary
+
+
+async def stall(running: Running, topic: str = "deal.won", **fields: Any) -> int:
+    """Emit large events until writing to a stream that nobody reads is paused; answers the first seq that waits."""
+    event = {"topic": topic, "payload": {"filler": "x" * 16_000}, **fields}
+    async with running.http(operator()) as client:
+        while True:
+            answer = await client.post("/v1/events", json=event)
+            if (await running.summary())["waiting_events"]:
+                seq: int = answer.json()["seq"]
+                return seq
+
 
 async def new_key(
     client: httpx2.AsyncClient, role: str, *, subject: str | None = None, modules: tuple[str, ...] = ()
@@ -91,7 +120,7 @@ async def new_key(
 
 
 def _listener(send_buffer: int | None) -> socket.socket:
-    listener = socket.socket()
+    listener = socket.socket(proto=socket.IPPROTO_TCP)  # named, or asyncio leaves Nagle on
     if send_buffer is not None:  # what is accepted inherits it
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     listener.bind(("127.0.0.1", 0))
@@ -122,13 +151,14 @@ async def serving(
         finally:
             app.hub.close()
             server.should_exit = True
+            server.force_exit = True  # idle connections that clients keep need no farewell
             await task
 
 
 @asynccontextmanager
 async def calling(
     data: Path, store: str = "memory", *, clock: Clock | None = None, **settings: Any
-) -> AsyncIterator["Callee"]:
+) -> AsyncIterator[Callee]:
     """The same application called without a socket, for tests of single requests."""
     url = "memory:" if store == "memory" else None
     configured = load_settings(data, **settings)

@@ -108,18 +108,22 @@ class Authenticator:
             if tenant is None or not _TENANT.match(tenant):
                 raise Unauthenticated()
             return ApiKey("local", tenant, LOCAL_SUBJECT, Role.ADMIN, MODULES, b"", 0)
-        key = self._cache.get(key_id)
-        if key is None:
-            changes = self._changes
-            key = await self._keys.find(key_id)
-            if key is None:
-                raise Unauthenticated()
-            if changes == self._changes:
-                if len(self._cache) >= MAX_CACHED_KEYS:
-                    self._cache.clear()
-                self._cache[key_id] = key
+        key = self._cache.get(key_id) or await self._find(key_id)
         if key.revoked_at is not None or not hmac.compare_digest(_sha256(token), key.sha256):
             raise Unauthenticated()
+        return key
+
+    async def _find(self, key_id: str) -> ApiKey:
+        while True:
+            changes = self._changes
+            key = await self._keys.find(key_id)
+            if changes == self._changes:  # else a key was revoked while this was read: it may be old
+                break
+        if key is None:
+            raise Unauthenticated()
+        if len(self._cache) >= MAX_CACHED_KEYS:
+            self._cache.clear()
+        self._cache[key_id] = key
         return key
 
     def forget(self, key_id: str) -> None:
@@ -146,10 +150,10 @@ class KeyService:
             known = Role(role)
         except ValueError:
             raise InvalidInput(f"role must be one of {', '.join(Role)}", field="role", rule="enum") from None
-        wanted = tuple(dict.fromkeys(modules))
-        for module in wanted:
-            if module not in MODULES:
-                raise InvalidInput(f"module must be one of {', '.join(MODULES)}", field="modules", rule="enum")
+        given = list(modules)
+        if any(module not in MODULES for module in given):
+            raise InvalidInput(f"module must be one of {', '.join(MODULES)}", field="modules", rule="enum")
+        wanted = tuple(dict.fromkeys(given))
         if wanted and known is not Role.ADMIN:
             raise InvalidInput("modules go with the role admin", field="modules", rule="role")
         subject = subject if subject is not None else known.value

@@ -22,6 +22,7 @@ from clarion.hub.index import TopicIndex
 from clarion.hub.protocols import Framing, Opening, Sink, Viewer
 from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, Parcel, Ring, RingBudget
+from clarion.logs import get_logger
 from clarion.model import Bounds, Event, Outcome, Position, Start, Subscription
 from clarion.stores.protocols import EventLog
 from clarion.topics import glob
@@ -34,6 +35,8 @@ between them, so that the transport never holds more than this above it."""
 
 REPLAY_PAGE = 256
 """Events a replay reads at a time."""
+
+logger = get_logger("clarion.connection")
 
 
 class Phase(Enum):
@@ -166,9 +169,16 @@ class Connection:
     def detach(self, subscription_id: str) -> None:
         """Deliver nothing more of this subscription, what waits in the ring included."""
         attachment = self._attachments.pop(subscription_id, None)
+        if attachment is None:
+            return
         self._replay_index = None
-        if attachment is not None and self.phase is not Phase.REPLAY:
+        if self.phase is not Phase.REPLAY:
             self._switchboard.remove(attachment)
+        for entry in self._ring:
+            entry.subscriptions[:] = [one for one in entry.subscriptions if one.id != subscription_id]
+        self._ring.discard([entry for entry in self._ring if not entry.subscriptions])
+        if self._gap is not None:
+            self._gap.dropped.pop(subscription_id, None)
 
     def close(self, reason: CloseReason) -> None:
         """End the stream; the first reason stays. What waits in the ring stays in the log for the next one."""
@@ -197,19 +207,19 @@ class Connection:
 
     def heartbeat(self) -> None:
         """Say how far this stream is, unless something waits before it."""
-        if self._closed or self._ring or self._gap or self._sink.paused:
+        if self._closed or not self._epoch or self._ring or self._gap or self._sink.paused:
             return
-        seq = self._passed
-        if self.phase is Phase.LIVE:
+        seq = max(self._passed, self._handed)
+        if self.phase is not Phase.REPLAY:
             seq = max(seq, self._switchboard.position(self.tenant) or 0)
-        self._sink.write(self._framing.heartbeat(Position(self._epoch, seq)))
+        self._hand(self._framing.heartbeat(Position(self._epoch, seq)))
 
     # -- live -----------------------------------------------------------------------------------------------------
 
     def deliver(self, entries: list[Entry]) -> None:
         """Hand over what the dispatcher admitted in this very tick, or keep in the ring what the transport refuses."""
         sent = 0 if self._ring or self._gap else self._send(entries)
-        if sent == len(entries):
+        if sent == len(entries) or self._closed:
             return
         self.phase = Phase.LAGGING
         for entry in entries[sent:]:
@@ -247,9 +257,9 @@ class Connection:
                 size = 0
                 while self._ring and size < WRITE_CHUNK:
                     chunk.append(self._ring.pop())
-                    size += chunk[-1].parcel.size
+                    size += _weight(chunk[-1])
                 self._write(chunk)
-                self._shared.recorder.commit()
+            self._shared.recorder.commit()
         if not self._closed:
             self.phase = Phase.LIVE
 
@@ -264,7 +274,7 @@ class Connection:
             if subscription_id in self._attachments
         ]
         if frames:
-            self._sink.write(b"".join(frames))
+            self._hand(b"".join(frames))
 
     def _drop(self, entry: Entry) -> None:
         if self._gap is None:
@@ -281,6 +291,9 @@ class Connection:
             async with self._shared.replays:
                 page = await log.read(tenant, self._passed, limit=REPLAY_PAGE)
             if page.bounds.floor > self._passed:
+                if self._sink.paused:
+                    await self._sink.writable()
+                    continue
                 self._passed = self._handed = page.bounds.floor
                 self._announce(truncated=True)
             if page.events:
@@ -317,7 +330,7 @@ class Connection:
                 parcel = Parcel(event)
                 if admitted := self._admitted(parcel, matched):
                     chunk.append(Entry(parcel, admitted))
-                    size += parcel.size
+                    size += _weight(chunk[-1])
             self._write(chunk)
             self._shared.recorder.commit()
         if not self._closed:
@@ -336,7 +349,7 @@ class Connection:
 
     def _announce(self, truncated: bool) -> None:
         position = Position(self._epoch, self._passed)
-        self._sink.write(self._framing.opened(Opening(self.viewer.client_id, self.subscriptions, position, truncated)))
+        self._hand(self._framing.opened(Opening(self.viewer.client_id, self.subscriptions, position, truncated)))
 
     def _admitted(self, parcel: Parcel, subscriptions: Iterable[Subscription]) -> list[Subscription]:
         """Those that are still attached, as they are now, and that the gate admits; refusals are noted."""
@@ -344,8 +357,8 @@ class Connection:
         admitted, refused = [], []
         for subscription in subscriptions:
             attachment = self._attachments.get(subscription.id)
-            if attachment is None:
-                continue
+            if attachment is None or parcel.event.seq <= attachment.since:
+                continue  # unsubscribed; or since then subscribed anew, from a later event on
             refusal = gate.admits(parcel.event, subject, attachment.subscription.purpose)
             if refusal is None:
                 admitted.append(attachment.subscription)
@@ -358,10 +371,10 @@ class Connection:
     def _send(self, entries: Sequence[Entry]) -> int:
         """Write entries, joined into few writes, until the transport pauses; answers how many it took."""
         sent = 0
-        while sent < len(entries) and not self._sink.paused:
+        while sent < len(entries) and not self._closed and not self._sink.paused:
             first, size = sent, 0
             while sent < len(entries) and size < WRITE_CHUNK:
-                size += entries[sent].parcel.size
+                size += _weight(entries[sent])
                 sent += 1
             self._write(entries[first:sent])
         return sent
@@ -371,12 +384,27 @@ class Connection:
         if not entries:
             return
         framing, epoch, recorder = self._framing, self._epoch, self._shared.recorder
-        frames = []
+        frames = [framing.event(parcel, those, Position(epoch, parcel.event.seq)) for parcel, those in entries]
+        if not self._hand(b"".join(frames)):
+            return
         for parcel, subscriptions in entries:
-            frames.append(framing.event(parcel, subscriptions, Position(epoch, parcel.event.seq)))
             recorder.note(parcel, framing.name, Outcome.DELIVERED, subscriptions)
-        self._sink.write(b"".join(frames))
         self._handed = entries[-1].parcel.event.seq
+
+    def _hand(self, data: bytes) -> bool:
+        """Hand `data` to the transport. One that fails ends this stream, and harms nobody else's."""
+        try:
+            self._sink.write(data)
+        except Exception as error:
+            logger.warning("transport_failed", error=type(error).__name__)
+            self.close(CloseReason.CLIENT_GONE)
+            return False
+        return True
+
+
+def _weight(entry: Entry) -> int:
+    """About how many bytes an entry's frames take: one frame for each of its subscriptions."""
+    return entry.parcel.size * len(entry.subscriptions)
 
 
 def add_to(index: TopicIndex[Attachment], attachment: Attachment) -> None:

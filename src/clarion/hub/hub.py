@@ -70,10 +70,10 @@ class Stream:
 
 @dataclass(slots=True)
 class _Client:
-    """The open streams of one client, and what was unsubscribed while one was loading."""
+    """The open streams of one client, and how often its subscriptions changed since the first of them opened."""
 
     connections: list[Connection] = field(default_factory=list)
-    removed: set[str] = field(default_factory=set)
+    changes: int = 0
 
 
 class Hub:
@@ -121,7 +121,7 @@ class Hub:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Dispatch, beat and trim until the block ends; then every stream is closed and the audit written."""
+        """Dispatch, beat and trim until the block ends, which closes every stream. The backend writes the audit."""
         offset = await self._backend.log.end()
         raised: BaseException | None = None
         async with asyncio.TaskGroup() as tasks:
@@ -138,7 +138,6 @@ class Hub:
                 self.close()
                 for task in running:
                     task.cancel()
-        await self._backend.audit.flush()
         if raised is not None:
             raise raised
 
@@ -221,9 +220,7 @@ class Hub:
         siblings[connection] = None
         try:
             bounds = await self._backend.log.bounds(principal.tenant)
-            for subscription in await self._backend.subscriptions.of_client(*key):
-                if subscription.id not in client.removed:
-                    connection.attach(subscription, since=0)
+            await self._load(connection, client, key)
             self._heartbeats.append((self.clock.monotonic() + HEARTBEAT_SECONDS, connection))
             self._opened.set()
             yield Stream(connection, bounds)
@@ -235,6 +232,16 @@ class Hub:
             del siblings[connection]
             if not siblings:
                 self._tenants.pop(principal.tenant, None)
+
+    async def _load(self, connection: Connection, client: _Client, key: tuple[str, str, str]) -> None:
+        """Attach the client's subscriptions as they are, also when they change while they are read."""
+        while True:
+            changes = client.changes
+            subscriptions = await self._backend.subscriptions.of_client(*key)
+            if changes == client.changes:
+                break
+        for subscription in subscriptions:
+            connection.attach(subscription, since=0)
 
     def end(self, credential: str) -> int:
         """End the streams that were opened with a credential, which was revoked; answers how many."""
@@ -256,7 +263,7 @@ class Hub:
         client = self._clients.get((subscription.tenant, subscription.subject, subscription.client_id))
         if client is None:
             return
-        client.removed.discard(subscription.id)
+        client.changes += 1
         for connection in client.connections:
             if since is not None:
                 connection.attach(subscription, since)
@@ -267,23 +274,24 @@ class Hub:
         client = self._clients.get((subscription.tenant, subscription.subject, subscription.client_id))
         if client is None:
             return
-        client.removed.add(subscription.id)
+        client.changes += 1
         for connection in client.connections:
             connection.detach(subscription.id)
 
     async def consent_changed(self, tenant: str, subject: str) -> None:
         """Gate anew everything of the tenant that waits and holds data of `subject`."""
-        affected = [
-            (connection, events)
-            for connection in self.connections(tenant)
-            if (events := [event for event in connection.waiting_events() if subject in event.subjects])
-        ]
-        if not affected:
-            return
-        events = [event for _, waiting in affected for event in waiting]
-        while not self._gate.knows(events):
-            await self._gate.learn(events)
-        for connection, _ in affected:
+        while True:
+            affected = [
+                connection
+                for connection in self.connections(tenant)
+                if any(subject in event.subjects for event in connection.waiting_events())
+            ]
+            # All that waits there, not this subject's alone: of another that just changed, nothing may be known.
+            waiting = [event for connection in affected for event in connection.waiting_events()]
+            if self._gate.knows(waiting):
+                break
+            await self._gate.learn(waiting)
+        for connection in affected:
             connection.regate()
         self._recorder.commit()
 

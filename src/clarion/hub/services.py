@@ -6,6 +6,7 @@ declarations to the catalog that filters and payloads are checked against.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -260,8 +261,10 @@ class ConsentService:
     async def record(self, tenant: str, request: ConsentRequest) -> ConsentEntry:
         """Append a line, then gate anew all that waits. Raises InvalidConsent, StoreUnavailable."""
         entry = _consent_entry(tenant, request, self._clock.now())
-        stored = await self._store.append(entry)
-        self._gate.changed(tenant, entry.subject)
+        appending = asyncio.ensure_future(self._store.append(entry))
+        # A caller that goes away meanwhile leaves the line in the ledger all the same: the gate must hear of it.
+        appending.add_done_callback(lambda _: self._gate.changed(tenant, entry.subject))
+        stored = await asyncio.shield(appending)
         await self._streams.consent_changed(tenant, entry.subject)
         return stored
 

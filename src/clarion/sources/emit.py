@@ -12,8 +12,9 @@ from clarion.clock import Clock, SystemClock
 from clarion.encoding import digest, encode
 from clarion.errors import ClarionError, Conflict, InvalidEvent, InvalidInput, PayloadTooLarge
 from clarion.hub.hub import Hub
+from clarion.hub.services import check_name
 from clarion.ids import Randomness, new_event_id
-from clarion.model import MICROSECONDS, Draft, Position, Principal
+from clarion.model import MICROSECONDS, Draft, Position, Principal, parse_time
 from clarion.stores.protocols import Appended, ConflictingEvent
 from clarion.topics import check_topic
 
@@ -36,6 +37,9 @@ MAX_ATTRIBUTE_BYTES = 4 * 1024
 
 MAX_CLOCK_SKEW = 366 * 86_400 * MICROSECONDS
 """How far ahead `occurred_at` may lie; more is a unit mistaken for another."""
+
+FIRST_MOMENT, LAST_MOMENT = parse_time("0001-01-01"), parse_time("9999-12-31T23:59:59.999999")
+"""The times that can be written as ISO 8601: a stored event with another could not be framed, ever."""
 
 PRIORITIES = ("low", "normal", "high", "urgent")
 
@@ -135,7 +139,7 @@ class Emitter:
             topic=topic,
             category=await self._hub.topics.category_of(principal.tenant, topic),
             payload_json=payload_json,
-            digest=digest(given),
+            digest=_digest(given),
             recorded_at=now,
             occurred_at=now if emission.occurred_at is None else emission.occurred_at,
             origin=principal.subject,
@@ -156,10 +160,7 @@ class Emitter:
         payload = emission.payload
         if not isinstance(payload, dict):
             raise InvalidEvent("payload must be a JSON object", field="payload", rule="object")
-        try:
-            encoded = encode(payload)
-        except InvalidInput as error:
-            raise InvalidEvent(error.message, field=error.field, rule=error.rule) from None
+        encoded = _encode(payload, "payload")
         if len(encoded) > self._max_payload:
             raise PayloadTooLarge(
                 f"the payload has {len(encoded)} bytes as stored; at most {self._max_payload} are allowed. "
@@ -168,6 +169,20 @@ class Emitter:
                 details={"limit": "payload_bytes", "max": self._max_payload},
             )
         return payload, encoded
+
+
+def _encode(value: Mapping[str, Any], field: str) -> bytes:
+    try:
+        return encode(value, field=field)
+    except InvalidInput as error:
+        raise InvalidEvent(error.message, field=error.field, rule=error.rule) from None
+
+
+def _digest(content: list[Any]) -> bytes:
+    try:
+        return digest(content)
+    except TypeError:  # each part could be written by itself: what is too much is the nesting of all
+        raise InvalidEvent("payload and attributes nest too deeply", field="payload", rule="json") from None
 
 
 def _receipt(draft: Draft, outcome: Appended | ConflictingEvent) -> Receipt | ClarionError:
@@ -189,23 +204,41 @@ def _check_envelope(emission: Emission, now: int) -> None:
         if value is not None:
             _check_text(value, name)
     _check_texts(emission.subjects, "subjects", MAX_SUBJECTS)
+    for subject in emission.subjects:
+        try:
+            check_name(subject, "subjects")  # what the ledger does not take could never be withdrawn
+        except InvalidInput as error:
+            raise InvalidEvent(error.message, field="subjects", rule=error.rule) from None
     if emission.audience is not None:
         _check_texts(emission.audience, "audience", MAX_AUDIENCE)
     if emission.priority not in PRIORITIES:
         raise InvalidEvent(f"priority must be one of {', '.join(PRIORITIES)}", field="priority", rule="enum")
+    if not isinstance(emission.attributes, dict):
+        raise InvalidEvent("attributes must be a JSON object", field="attributes", rule="object")
     if emission.attributes:
-        if not isinstance(emission.attributes, dict):
-            raise InvalidEvent("attributes must be a JSON object", field="attributes", rule="object")
-        size = len(encode(emission.attributes, field="attributes"))
+        size = len(_encode(emission.attributes, "attributes"))
         if size > MAX_ATTRIBUTE_BYTES:
             raise InvalidEvent(
                 f"attributes have {size} bytes; at most {MAX_ATTRIBUTE_BYTES} are allowed", field="attributes",
                 rule="length",
             )  # fmt: skip
+    _check_moment(emission.occurred_at, "occurred_at")
+    _check_moment(emission.expires_at, "expires_at")
     if emission.occurred_at is not None and emission.occurred_at > now + MAX_CLOCK_SKEW:
         raise InvalidEvent("occurred_at lies more than a year ahead", field="occurred_at", rule="future")
     if emission.expires_at is not None and emission.expires_at <= now:
         raise InvalidEvent("expires_at lies in the past", field="expires_at", rule="future")
+
+
+def _check_moment(value: object, field: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidEvent(
+            f"{field} must be an integer, in microseconds since 1970 in UTC", field=field, rule="integer"
+        )
+    if not FIRST_MOMENT <= value <= LAST_MOMENT:
+        raise InvalidEvent(f"{field} lies outside of the years 1 to 9999", field=field, rule="range")
 
 
 def _check_text(value: object, field: str) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, quote
 
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools.base import Tool
 from mcp_types import ToolAnnotations
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clarion.catalog import CATEGORIES
 from clarion.encoding import encode
@@ -289,6 +290,24 @@ def push_tools(hub: Hub, caller: Callable[[], Principal]) -> list[Tool]:
     ]
 
 
+class _StrictTool(Tool):
+    """A tool that says in its own words which argument is wrong; the SDK would show the validator's."""
+
+    async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
+        try:
+            self.fn_metadata.validate_arguments(arguments)
+        except ValidationError as error:
+            problems = [self._problem(dict(found)) for found in error.errors(include_url=False, include_input=False)]
+            raise ToolError("; ".join(problems)) from None
+        return await super().run(arguments, context, convert_result)
+
+    def _problem(self, found: dict[str, Any]) -> str:
+        place = ".".join(map(str, found["loc"]))
+        if found["type"] == "extra_forbidden":
+            return f"{place}: there is no such argument; known are {', '.join(self.parameters['properties'])}"
+        return f"{place}: {found['msg']}"
+
+
 def _tool(
     function: Callable[..., Any],
     title: str,
@@ -305,7 +324,7 @@ def _tool(
         idempotent_hint=idempotent,
         open_world_hint=False,
     )
-    tool = Tool.from_function(function, title=title, annotations=annotations, structured_output=True)
+    tool = _StrictTool.from_function(function, title=title, annotations=annotations, structured_output=True)
     arguments = tool.fn_metadata.arg_model
     arguments.model_config["extra"] = "forbid"
     arguments.model_rebuild(force=True)

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from clarion.errors import StoreUnavailable
 from clarion.ids import Randomness, new_epoch
 from clarion.model import Bounds, Draft, Event
 from clarion.stores.protocols import Appended, ConflictingEvent, Retention, Stored
 from clarion.stores.sqlite.connections import breaks_transaction
 from clarion.stores.sqlite.rows import EVENT_COLUMNS, event_row
-from clarion.stores.sqlite.statements import ManyRows, queries
+from clarion.stores.sqlite.statements import MOST_ROWS, ManyRows, queries
 from clarion.stores.sqlite.writer import Job
 
 __all__ = ["AppendJob", "Appends", "Committed", "Trimmed"]
@@ -85,23 +84,61 @@ class Appends:
         self._stored: list[Stored] = []
 
     def run(self, connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> Callable[[], None] | None:
-        self._stored = []
         appends = [job for job in jobs if isinstance(job, AppendJob)]
-        if not self._append_all(connection, appends):
-            for append in appends:
-                self._run_one(connection, append)
-        for job in jobs:
-            if not isinstance(job, AppendJob):
-                self._run_one(connection, job)
-        if not self._stored:
-            return None
-        bounds = {name: self._bounds(connection, name) for name in {one.event.tenant for one in self._stored}}
-        return partial(self._committed, Committed(self._stored, bounds))
+        others = [job for job in jobs if not isinstance(job, AppendJob)]
+        committed = self._as_if_new(connection, appends, others) or self._one_by_one(connection, appends, others)
+        return partial(self._committed, committed) if committed.stored else None
 
     def forget(self) -> None:
         self._tenants.clear()
         self._epoch = None
         self._end = None
+
+    def _as_if_new(
+        self, connection: sqlite3.Connection, appends: Sequence[AppendJob], others: Sequence[Job[Any]]
+    ) -> Committed | None:
+        """Append for all callers at once, as if every event were new; None, and nothing done, when it was not so.
+
+        Nearly always it is, and no look-up is needed. One statement is a transaction by itself: the common group, of
+        appends alone, costs a single step.
+        """
+        drafts = appends[0].drafts if len(appends) == 1 else [draft for job in appends for draft in job.drafts]
+        alone = not others and len(drafts) <= MOST_ROWS and self._knows(drafts)
+        if not alone:
+            connection.execute("BEGIN IMMEDIATE")
+        self._stored = []
+        try:
+            answers = self._insert(connection, drafts)
+        except Exception as error:
+            # An event that is known, or one caller's draft that cannot be stored: to be found one by one.
+            if breaks_transaction(error):
+                raise
+            self.forget()
+            if not alone:
+                connection.execute("ROLLBACK")
+            return None
+        done = 0
+        for job in appends:
+            job.result = answers[done : done + len(job.drafts)]
+            done += len(job.drafts)
+        for other in others:
+            self._run_one(connection, other)
+        committed = self._so_far(connection)
+        if not alone:
+            connection.execute("COMMIT")
+        return committed
+
+    def _one_by_one(
+        self, connection: sqlite3.Connection, appends: Sequence[AppendJob], others: Sequence[Job[Any]]
+    ) -> Committed:
+        """Look up what is known, for each caller by itself, so that one caller's error is not another's."""
+        connection.execute("BEGIN IMMEDIATE")
+        self._stored = []
+        for job in (*appends, *others):
+            self._run_one(connection, job)
+        committed = self._so_far(connection)
+        connection.execute("COMMIT")
+        return committed
 
     def _run_one(self, connection: sqlite3.Connection, job: Job[Any]) -> None:
         count = len(self._stored)
@@ -110,36 +147,17 @@ class Appends:
             del self._stored[count:]
             self.forget()
 
+    def _so_far(self, connection: sqlite3.Connection) -> Committed:
+        names = {one.event.tenant for one in self._stored}
+        return Committed(self._stored, {name: self._bounds(connection, name) for name in names})
+
+    def _knows(self, drafts: Sequence[Draft]) -> bool:
+        """Whether nothing must be read before `drafts` can be given their positions."""
+        if self._end is None or self._epoch is None:
+            return False
+        return all(name in self._tenants for name in {draft.tenant for draft in drafts})
+
     # append
-
-    def _append_all(self, connection: sqlite3.Connection, appends: Sequence[AppendJob]) -> bool:
-        """Append for all callers with one statement, as if every event were new; False when it was not so.
-
-        Nearly always it is. Then the answer comes without a look-up, for all of the drafts at once.
-        """
-        if not appends:
-            return True
-        drafts = appends[0].drafts if len(appends) == 1 else [draft for job in appends for draft in job.drafts]
-        connection.execute("SAVEPOINT appends")
-        answers: list[_Answer] = []
-        try:
-            all_new = self._insert(connection, drafts, answers)
-        except Exception as error:
-            # One caller's draft that cannot be stored: found, and told to that caller alone, one by one.
-            if breaks_transaction(error):
-                raise
-            all_new = False
-        if not all_new:
-            connection.execute("ROLLBACK TO appends")
-            self._stored = []
-            self.forget()
-        connection.execute("RELEASE appends")
-        if all_new:
-            done = 0
-            for job in appends:
-                job.result = answers[done : done + len(job.drafts)]
-                done += len(job.drafts)
-        return all_new
 
     def append(self, connection: sqlite3.Connection, drafts: Sequence[Draft]) -> list[_Answer]:
         """Append one call's drafts, which may be known already, in the database or from one another."""
@@ -160,16 +178,16 @@ class Appends:
             known[name] = (seq, draft.digest)
             fresh.append(draft)
             answers.append(Appended(epoch, seq, False))
-        if not self._insert(connection, fresh, []):
-            raise StoreUnavailable("Another process writes to this event store; nothing was stored.")
+        self._insert(connection, fresh)
         return answers
 
-    def _insert(self, connection: sqlite3.Connection, drafts: Sequence[Draft], answers: list[_Answer]) -> bool:
-        """Insert `drafts` at the next positions; False when one of them is there already."""
+    def _insert(self, connection: sqlite3.Connection, drafts: Sequence[Draft]) -> list[_Answer]:
+        """Insert `drafts` at the next positions. Raises IntegrityError when one of them is there already."""
         epoch = self._current_epoch(connection)
         tenants = {name: self._tenant(connection, name) for name in {draft.tenant for draft in drafts}}
         offset = self._current_end(connection)
-        rows = []
+        rows: list[tuple[Any, ...]] = []
+        answers: list[_Answer] = []
         stored = self._stored
         for draft in drafts:
             tenant = tenants[draft.tenant]
@@ -179,7 +197,8 @@ class Appends:
             stored.append(Stored(offset, Event.of(draft, seq)))
             answers.append(Appended(epoch, seq, False))
         self._end = offset
-        return _INSERT.execute(connection, rows) == len(rows)
+        _INSERT.execute(connection, rows)
+        return answers
 
     def _known(
         self, connection: sqlite3.Connection, drafts: Sequence[Draft]
@@ -245,7 +264,7 @@ class Appends:
 
     def _current_epoch(self, connection: sqlite3.Connection) -> str:
         if self._epoch is None:
-            self._epoch = str(connection.execute(_SQL["get_meta"], ("epoch",)).fetchone()[0])
+            self._epoch = str(connection.execute(_SQL["epoch"]).fetchone()[0])
         return self._epoch
 
     def _current_end(self, connection: sqlite3.Connection) -> int:

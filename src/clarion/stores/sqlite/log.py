@@ -162,7 +162,7 @@ class SqliteLog:
 def _begin(connection: sqlite3.Connection, epoch: str) -> tuple[str, int]:
     """Name the epoch of a new log; answers the log's epoch and end."""
     connection.execute(_SQL["put_meta_once"], ("epoch", epoch))
-    current = connection.execute(_SQL["get_meta"], ("epoch",)).fetchone()[0]
+    current = connection.execute(_SQL["epoch"]).fetchone()[0]
     return current, int(connection.execute(_SQL["end"]).fetchone()[0])
 
 
@@ -172,7 +172,7 @@ def _read_bounds(connection: sqlite3.Connection, tenant: str) -> Bounds:
 
 
 def _bounds_of(connection: sqlite3.Connection, tenant: str) -> Bounds:
-    epoch = connection.execute(_SQL["get_meta"], ("epoch",)).fetchone()[0]
+    epoch = connection.execute(_SQL["epoch"]).fetchone()[0]
     row = connection.execute(_SQL["tenant"], (tenant,)).fetchone()
     return Bounds(epoch, *row[1:]) if row is not None else Bounds(epoch, 0, 0, 0)
 
@@ -193,15 +193,14 @@ def _read_page(connection: sqlite3.Connection, tenant: str, after: int, upto: in
 
 def _read_tail(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
     stored: list[Stored] = []
-    with snapshot(connection):
-        while len(stored) < limit:
-            wanted = min(_READ_ROWS, limit - len(stored))
-            packed = connection.execute(_SQL["tail"], (after, wanted)).fetchone()[0]
-            found = stored_events(packed)
-            stored.extend(found)
-            if len(found) < wanted:
-                break
-            after = found[-1].offset
+    while len(stored) < limit:
+        wanted = min(_READ_ROWS, limit - len(stored))
+        packed = connection.execute(_SQL["tail"], (after, wanted)).fetchone()[0]
+        found = stored_events(packed)
+        stored.extend(found)
+        if len(found) < wanted:
+            break
+        after = found[-1].offset
     return stored
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from itertools import chain
 from typing import Any
 
-__all__ = ["ManyRows", "queries"]
+__all__ = ["MOST_ROWS", "ManyRows", "queries"]
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
-_MOST_ROWS = 512
+MOST_ROWS = 512
 """Rows of one statement: 512 of the widest table are 11,776 parameters, and SQLite takes 32,766 by default."""
+
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, MOST_ROWS)
 
 
 @cache
@@ -30,35 +33,34 @@ class ManyRows:
     """A statement with a `{rows}` of VALUES, executed for any number of rows in a few steps.
 
     Every step of a statement gives up the interpreter's lock, and getting it back from a busy event loop takes up to
-    the switch interval (5 ms); so one statement of 512 rows is much faster under load than 512 of one. Row counts are
-    split into powers of two, to keep the prepared statements few.
+    the switch interval (5 ms) and sometimes longer; so one statement of 512 rows is much faster under load than 512 of
+    one. To keep the prepared statements few, there are some sizes only, and the rest of a size is rows of NULLs:
+    the template must pass over a row whose first column is NULL.
     """
 
     def __init__(self, template: str, columns: int) -> None:
         self._template = template
+        self._columns = columns
         self._row = f"({','.join('?' * columns)})"
         self._texts: dict[int, str] = {}
 
-    def execute(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> int:
-        """Execute for all `rows`; answers how many rows changed."""
-        return sum(cursor.rowcount for cursor in self._steps(connection, rows))
+    def execute(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Execute for all `rows`: in one step, and so atomically, when they are at most MOST_ROWS."""
+        for start in range(0, len(rows), MOST_ROWS):
+            self._step(connection, rows[start : start + MOST_ROWS])
 
     def fetch(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """The answers for all `rows`."""
-        return [found for cursor in self._steps(connection, rows) for found in cursor.fetchall()]
+        found: list[tuple[Any, ...]] = []
+        for start in range(0, len(rows), MOST_ROWS):
+            found.extend(self._step(connection, rows[start : start + MOST_ROWS]).fetchall())
+        return found
 
-    def _steps(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> list[sqlite3.Cursor]:
-        cursors = []
-        done = 0
-        while done < len(rows):
-            size = min(_MOST_ROWS, 1 << ((len(rows) - done).bit_length() - 1))
-            parameters = list(chain.from_iterable(rows[done : done + size]))
-            cursors.append(connection.execute(self._text(size), parameters))
-            done += size
-        return cursors
-
-    def _text(self, size: int) -> str:
+    def _step(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> sqlite3.Cursor:
+        parameters = list(chain.from_iterable(rows))
+        size = _SIZES[bisect_left(_SIZES, len(rows))]
+        parameters.extend([None] * (self._columns * size - len(parameters)))
         text = self._texts.get(size)
         if text is None:
             text = self._texts[size] = self._template.replace("{rows}", ",".join([self._row] * size))
-        return text
+        return connection.execute(text, parameters)

@@ -81,7 +81,10 @@ class Group(Protocol):
     """How the jobs of one transaction are run."""
 
     def run(self, connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> Callable[[], None] | None:
-        """Run `jobs` inside the open transaction; the answer is called on the event loop after the commit."""
+        """Run `jobs` and commit them together; the answer is called on the event loop.
+
+        An error of the database is raised, whatever transaction is open then is rolled back by the caller.
+        """
         ...
 
     def forget(self) -> None:
@@ -93,8 +96,10 @@ class IsolatedJobs:
     """A Group that runs each job by itself."""
 
     def run(self, connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
         for job in jobs:
             job.run(connection)
+        connection.execute("COMMIT")
 
     def forget(self) -> None:
         """Nothing is held."""
@@ -179,9 +184,7 @@ class Writer:
         try:
             connection = self._connected()
             if inside:
-                connection.execute("BEGIN IMMEDIATE")
                 announce = self._group.run(connection, inside)
-                connection.execute("COMMIT")
         except Exception as error:
             # Whatever it was, the thread must live on: others wait behind this group.
             self._abandon(error)

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeAlias
 
-from clarion.model import ConsentState, Counters, Position
+from clarion.model import ConsentState, Counters, Event, Position
 from clarion.stores.protocols import Appended, Retention
 from clarion.testing.contracts.examples import (
+    FULL,
     Opening,
     consent,
     delivery,
     draft,
     drafts,
+    fields_of,
     key,
     subscription,
     topic,
@@ -46,6 +48,36 @@ class DurableContract:
                 assert [event.seq for event in (await backend.log.read("acme", 0, limit=9)).events] == [1, 2, 3, 4]
                 assert [one.event.seq for one in await backend.log.tail(end, limit=9)] == [4]
                 assert [one.event.seq for one in await backend.log.tail(end - 2, limit=2)] == [3, 1]
+
+    async def test_every_field_lasts_as_it_was_given(self) -> None:
+        with self.lasting() as reopen:
+            async with reopen() as backend:
+                await backend.log.append([FULL, draft("bare"), draft("nobody", audience=())])
+            async with reopen() as backend:
+                page = await backend.log.read("acme", 0, limit=9)
+                for events in (page.events, [one.event for one in await backend.log.tail(0, limit=9)]):
+                    assert fields_of(events[0]) == fields_of(Event.of(FULL, 1))
+                    assert fields_of(events[1]) == fields_of(Event.of(draft("bare"), 2))
+                    assert (events[1].audience, events[2].audience) == (None, ())
+
+    async def test_a_long_log_is_read_and_tailed_whole(self) -> None:
+        with self.lasting() as reopen:
+            async with reopen() as backend:
+                for first in range(1, 10_001, 500):
+                    await backend.log.append(drafts(500, first=first, tenant="acme" if first % 1000 == 1 else "globex"))
+                offset = 0
+                seen: list[str] = []
+                while some := await backend.log.tail(offset, limit=700):
+                    offset = some[-1].offset
+                    seen.extend(one.event.event_id for one in some)
+                assert seen == [f"e{number}" for number in range(1, 10_001)]
+                seqs: list[int] = []
+                while len(seqs) < 5000:
+                    page = await backend.log.read("acme", seqs[-1] if seqs else 0, limit=700)
+                    assert page.bounds.head == 5000
+                    assert page.events
+                    seqs.extend(event.seq for event in page.events)
+                assert seqs == list(range(1, 5001))
 
     async def test_positions_never_restart_after_everything_was_trimmed(self) -> None:
         with self.lasting() as reopen:

@@ -12,6 +12,7 @@ from clarion.model import (
     ConsentState,
     DeliveryRecord,
     Draft,
+    Event,
     Outcome,
     Role,
     Subscription,
@@ -19,7 +20,18 @@ from clarion.model import (
 )
 from clarion.stores.protocols import Backend
 
-__all__ = ["Opening", "consent", "delivery", "draft", "drafts", "key", "subscription", "topic"]
+__all__ = [
+    "FULL",
+    "Opening",
+    "consent",
+    "delivery",
+    "draft",
+    "drafts",
+    "fields_of",
+    "key",
+    "subscription",
+    "topic",
+]
 
 Opening: TypeAlias = AbstractAsyncContextManager[Backend]
 
@@ -39,6 +51,34 @@ def draft(event_id: str, *, payload: dict[str, Any] | None = None, **changes: An
         "occurred_at": 900_000,
     }
     return Draft(**(fields | changes))
+
+
+FULL = draft(
+    "full",
+    payload={"name": "Zoë", "deep": {"list": [1, 2.5, None, True]}, "big": 2**63, "quote": '\\"\n\0'},
+    topic="deal.stage_changed",
+    source="github",
+    occurred_at=-5,
+    recorded_at=2**53,
+    origin="alice",
+    aggregate_type="deal",
+    aggregate_id='d"1\\',
+    actor_id="u-1",
+    correlation_id="c-1",
+    causation_id="c-0",
+    audience=("alice", "bob"),
+    priority="urgent",
+    key="k",
+    attributes={"region": "eu", "n": 1, "nested": {"a": [1, 0.1]}},
+    subjects=("person:1", "person:2"),
+    expires_at=99,
+)
+"""A draft with every field set, some of them to what is awkward to store."""
+
+
+def fields_of(event: Event) -> dict[str, Any]:
+    """The event's fields, for events themselves are compared by identity."""
+    return {name: getattr(event, name) for name in Event.__slots__ if name != "_payload"}
 
 
 def drafts(count: int, *, first: int = 1, **changes: Any) -> list[Draft]:

@@ -6,11 +6,11 @@ INSERT INTO meta (name, value) VALUES ('batch', ?1) ON CONFLICT (name) DO UPDATE
 
 -- name: insert_packed
 INSERT INTO packed_deliveries (tenant, seq, event_id, topic, wire, outcome, at, subscription_ids, count)
-VALUES {rows}
+SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
 
 -- name: add_counters
 INSERT INTO subscription_counters (tenant, subscription_id, delivered, dropped, refused, last_delivered_at)
-VALUES {rows}
+SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
 ON CONFLICT (tenant, subscription_id) DO UPDATE SET
     delivered = delivered + excluded.delivered,
     dropped = dropped + excluded.dropped,

@@ -4,8 +4,8 @@ INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET 
 -- name: put_meta_once
 INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING
 
--- name: get_meta
-SELECT value FROM meta WHERE name = ?1
+-- name: epoch
+SELECT value FROM meta WHERE name = 'epoch'
 
 -- name: end
 SELECT max(
@@ -25,8 +25,8 @@ INSERT INTO events (
     offset, tenant, seq, source, event_id, topic, category, recorded_at, occurred_at, digest, origin, aggregate_type,
     aggregate_id, actor_id, correlation_id, causation_id, audience, priority, key, attributes, subjects, expires_at,
     payload
-) VALUES {rows}
-ON CONFLICT (tenant, source, event_id) DO NOTHING
+)
+SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
 
 -- name: known_events
 WITH wanted (tenant, source, event_id) AS (VALUES {rows})

@@ -1,0 +1,176 @@
+"""The commands as Typer sees them: options and help here, the work in the modules that each one loads when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clarion.cli.consent import consent
+from clarion.cli.exits import USAGE
+from clarion.cli.keys import keys
+from clarion.cli.options import AsJson, Data, Tenant, Url
+from clarion.cli.target import call, pick_data, pick_target
+
+__all__ = ["app"]
+
+_EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  failed, or the answer is no
+  2  wrong command line
+  3  refused: the key, or its role
+  4  invalid input
+  5  unavailable: no server, no writes right now, or a directory that another process owns"""
+
+app = typer.Typer(
+    name="clarion",
+    epilog=_EXIT_CODES,
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(keys, name="keys")
+app.add_typer(consent, name="consent")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from clarion import __version__
+
+        print(f"clarion {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Push for the Model Context Protocol: emit events, and have them pushed to the agents that subscribed."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(USAGE)
+
+
+@app.command(epilog="\b\nExample:\n  clarion serve --port 8787 --data ./clarion-data")
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.  [default: 8787]")] = None,
+    data: Data = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.  [default: info]")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text, or json for machines.  [default: text]")] = None,
+) -> None:
+    """Run the server on a data directory until Ctrl-C or SIGTERM.
+
+    More settings: `clarion settings`; they come from CLARION_* variables or from clarion.toml in the directory.
+    """
+    from clarion.cli.serving import serve as run
+
+    run(pick_data(data), host=host, port=port, log_level=log_level, log_format=log_format)
+
+
+@app.command(epilog="""\b\nExample:\n  clarion emit deal.won '{"deal_id": "d1", "amount": 150000}' --actor ada""")
+def emit(
+    topic: Annotated[
+        str, typer.Argument(metavar="TOPIC", help="Such as deal.won; `clarion topics` lists the known ones.")
+    ],
+    payload: Annotated[str, typer.Argument(metavar="[JSON|-]", help="A JSON object; - reads stdin.")] = "{}",
+    event_id: Annotated[
+        str | None, typer.Option(help="Your own id: emitting the same event again is then harmless.")
+    ] = None,
+    subject: Annotated[list[str] | None, typer.Option(help="Person whose data it holds, for consent; repeat.")] = None,
+    aggregate_type: Annotated[str | None, typer.Option(help="Kind of thing it is about, such as deal.")] = None,
+    aggregate_id: Annotated[str | None, typer.Option(help="Which thing it is about.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Who caused it.")] = None,
+    correlation_id: Annotated[str | None, typer.Option(help="What it belongs together with.")] = None,
+    occurred_at: Annotated[str | None, typer.Option(help="ISO 8601 time; now unless given.")] = None,
+    expires_at: Annotated[str | None, typer.Option(help="ISO 8601 time after which nobody needs it.")] = None,
+    data: Data = None,
+    url: Url = None,
+    tenant: Tenant = None,
+) -> None:
+    """Record one event durably, to be pushed to whoever subscribed. Prints its position."""
+    from clarion.cli.emitting import emit as run
+
+    envelope = {
+        "event_id": event_id,
+        "subjects": subject or None,
+        "aggregate_type": aggregate_type,
+        "aggregate_id": aggregate_id,
+        "actor_id": actor,
+        "correlation_id": correlation_id,
+        "occurred_at": occurred_at,
+        "expires_at": expires_at,
+    }
+    run(pick_target(data, url, tenant), topic, payload, envelope)
+
+
+@app.command(epilog="""\b\nExample:\n  clarion listen 'deal.*' --filter '{"amount_gte": 100000}' --from earliest""")
+def listen(
+    topic: Annotated[list[str], typer.Argument(metavar="TOPIC...", help="Patterns; quote the * for the shell.")],
+    filter: Annotated[str | None, typer.Option(metavar="JSON", help="Only events whose payload fits.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="CURSOR", help="Begin after this cursor, or at earliest.")
+    ] = None,
+    purpose: Annotated[
+        str | None, typer.Option(help="Only events about people who granted consent for this purpose.")
+    ] = None,
+    client_id: Annotated[
+        str | None,
+        typer.Option(help="Keep the subscription under this name; without it, it ends with the command."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every frame as JSON, one a line.")] = False,
+    data: Data = None,
+    url: Url = None,
+    tenant: Tenant = None,
+) -> None:
+    """Subscribe, and show events as they are pushed, until Ctrl-C."""
+    from clarion.cli.listening import Request
+    from clarion.cli.listening import listen as run
+
+    run(pick_target(data, url, tenant), Request(tuple(topic), filter, start, purpose, client_id), as_json=as_json)
+
+
+@app.command(epilog="\b\nExample:\n  clarion topics --category crm")
+def topics(
+    category: Annotated[str | None, typer.Option(help="Only this category, such as crm or integration.")] = None,
+    as_json: AsJson = False,
+    data: Data = None,
+    url: Url = None,
+    tenant: Tenant = None,
+) -> None:
+    """List the topics, what they mean, and a filter to try."""
+    from clarion.cli.listings import show_topics
+
+    show_topics(call(pick_target(data, url, tenant), lambda api: api.topics(category)), as_json=as_json)
+
+
+@app.command("import", epilog="\b\nExample:\n  clarion import events.ndjson")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE.ndjson|-", help="One event a line; - reads stdin.")],
+    data: Data = None,
+    url: Url = None,
+    tenant: Tenant = None,
+) -> None:
+    """Emit every line of a file: {"topic": ..., "payload": {...}, "event_id": ...}.
+
+    Valid lines are recorded whatever becomes of the others, which are listed; lines with an event_id can be imported
+    again without harm.
+    """
+    from clarion.cli.importing import import_file
+
+    raise typer.Exit(import_file(pick_target(data, url, tenant), file))
+
+
+@app.command(epilog="\b\nExample:\n  CLARION_RETENTION_DAYS=30 clarion serve")
+def settings() -> None:
+    """List the settings of `clarion serve`, with defaults and environment variables."""
+    from clarion.cli.listings import show_settings
+
+    show_settings()

@@ -1,0 +1,84 @@
+"""What a person sees: results on stdout, everything about them on stderr, colours on terminals only.
+
+Rich takes longer to import than a small command takes to run, so only tables and live views load it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["console", "emphasis", "error_line", "note", "print_table", "printable", "warning"]
+
+_UNWRAPPED = 100_000
+"""Columns of output that no terminal shows: a table in a file or pipe is never cut."""
+
+
+def _coloured(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def emphasis(text: str, style: str, stream: TextIO) -> str:
+    """`text` in an ANSI style such as `1;31`, when `stream` shows colours."""
+    return f"\x1b[{style}m{text}\x1b[0m" if _coloured(stream) else text
+
+
+def error_line(message: str) -> None:
+    print(emphasis("error:", "1;31", sys.stderr), printable(message), file=sys.stderr)
+
+
+def warning(message: str) -> None:
+    print(emphasis("!", "1;33", sys.stderr), printable(message), file=sys.stderr, flush=True)
+
+
+def note(message: str) -> None:
+    """Something about the result, or what to do next."""
+    print(emphasis(printable(message), "2", sys.stderr), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """`text` without what would move the cursor or recolour the terminal: events come from others."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A Rich console that wraps and colours for terminals only."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        no_color=None if _coloured(stream) else True,
+        width=None if stream.isatty() else _UNWRAPPED,
+    )
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, wide: int | None = None) -> None:
+    """A table on stdout; `wide` is the column that takes what room there is."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", ratio=1 if number == wide else None)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())

@@ -1,0 +1,111 @@
+"""What the contracts cannot bring about from outside: commits that nobody was told of, and errors after a write."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from clarion.model import Bounds
+from clarion.stores.sqlite import open_sqlite
+from clarion.stores.sqlite.audit import SqliteAudit, _Batch, _write_batch
+from clarion.stores.sqlite.connections import Database
+from clarion.stores.sqlite.log import SqliteLog
+from clarion.stores.sqlite.schema import Migration, migrate, migrations_of
+from clarion.stores.sqlite.statements import MOST_ROWS, ManyRows
+from clarion.stores.sqlite.writer import IsolatedJobs, Job, Writer
+from clarion.testing.contracts.examples import delivery, drafts
+
+
+async def test_a_job_that_fails_after_a_write_leaves_nothing_and_harms_no_other(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db", [Migration(1, "first", "CREATE TABLE a (x INTEGER);")], "FULL", 1.0)
+    writer = Writer(database, IsolatedJobs(), name="test")
+    await writer.start()
+
+    def write(connection: sqlite3.Connection, value: int, fails: bool) -> int:
+        connection.execute("INSERT INTO a VALUES (?)", (value,))
+        if fails:
+            raise ValueError(value)
+        return value
+
+    futures = [writer.submit(Job(lambda one, n=n: write(one, n, n % 2 == 0))) for n in range(6)]
+    answers = await asyncio.gather(*futures, return_exceptions=True)
+    kept = await writer.submit(Job(lambda one: one.execute("SELECT x FROM a ORDER BY x").fetchall()))
+    await writer.aclose()
+    assert [isinstance(answer, ValueError) for answer in answers] == [True, False] * 3
+    assert kept == [(1,), (3,), (5,)]
+
+
+async def test_results_are_published_in_commit_order_before_callers_are_answered(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db", [Migration(1, "first", "CREATE TABLE a (x INTEGER);")], "FULL", 1.0)
+    writer = Writer(database, IsolatedJobs(), name="test")
+    await writer.start()
+    published: list[int] = []
+    futures = [writer.submit(Job(lambda _, n=n: n, publish=published.append)) for n in range(50)]
+    for number, future in enumerate(futures):
+        assert await future == number
+        assert published[: number + 1] == list(range(number + 1))
+    await writer.aclose()
+
+
+def test_a_batch_whose_commit_was_not_reported_is_counted_once() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection, migrations_of("audit"))
+    batch = _Batch(1)
+    batch.records.append(delivery(1, "s1", "s2"))
+    _write_batch(connection, batch)
+    _write_batch(connection, batch)
+    assert connection.execute("SELECT delivered FROM subscription_counters").fetchall() == [(1,), (1,)]
+    assert connection.execute("SELECT count(*) FROM packed_deliveries").fetchone() == (1,)
+    connection.close()
+
+
+async def test_totals_are_exact_while_batches_are_being_written(tmp_path: Path) -> None:
+    backend = await open_sqlite(tmp_path)
+    many = tuple(f"s{number}" for number in range(2_000))
+    for seq in range(1, 41):
+        backend.audit.record([delivery(seq, *many)])
+        seen = await asyncio.gather(*(backend.audit.totals("acme") for _ in range(6)))
+        assert {one.delivered for one in seen} == {2_000 * seq}
+    await backend.aclose()
+
+
+async def test_a_batch_that_is_durable_before_the_loop_is_told_is_counted_once(tmp_path: Path) -> None:
+    backend = await open_sqlite(tmp_path)
+    audit = backend.audit
+    assert isinstance(audit, SqliteAudit)
+    audit.record([delivery(1, "s1", "s2")])
+    batch = audit._gathering
+    await audit.flush()
+    audit._writing = batch
+    assert (await audit.totals("acme")).delivered == 2
+    assert (await audit.counters("acme", ["s1"]))["s1"].delivered == 1
+    audit._writing = None
+    await backend.aclose()
+
+
+async def test_a_head_that_a_reader_saw_first_does_not_go_back(tmp_path: Path) -> None:
+    backend = await open_sqlite(tmp_path)
+    await backend.log.append(drafts(2))
+    log = backend.log
+    assert isinstance(log, SqliteLog)
+    epoch = (await log.bounds("acme")).epoch
+    # A reader saw a commit that the event loop is told of after an earlier one.
+    assert log._learn("acme", Bounds(epoch, 0, 1, 5)) == Bounds(epoch, 0, 1, 5)
+    assert log._learn("acme", Bounds(epoch, 0, 0, 4)) == Bounds(epoch, 0, 1, 5)
+    assert await log.bounds("acme") == Bounds(epoch, 0, 1, 5)
+    # Not yet told either: the events between are in the database, if anywhere, and not in the window.
+    assert [event.seq for event in (await log.read("acme", 1, limit=9)).events] == [2]
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 7, 100, MOST_ROWS, MOST_ROWS + 1, 3 * MOST_ROWS + 11])
+def test_any_number_of_rows_is_written_and_found(count: int) -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("CREATE TABLE a (x INTEGER PRIMARY KEY, y)")
+    insert = ManyRows("INSERT INTO a SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL", 2)
+    insert.execute(connection, [(number, None) for number in range(count)])
+    find = ManyRows("WITH wanted (x) AS (VALUES {rows}) SELECT a.x FROM wanted CROSS JOIN a ON a.x = wanted.x", 1)
+    assert find.fetch(connection, [(number,) for number in range(count)]) == [(number,) for number in range(count)]
+    assert connection.execute("SELECT count(*) FROM a").fetchone() == (count,)
+    connection.close()
