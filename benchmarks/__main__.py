@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from rich.console import Console
 from benchmarks import ingest, match_cost, push, store_speed
 from benchmarks.generator import Generator, generator
 from benchmarks.report import Goal, Row, machine, save, show
+
+WIDTH = 130
+"""Columns of the table in a file or a log."""
 
 GROUPS = (1, 500)
 """Drafts of one append that the store is measured with."""
@@ -70,7 +74,7 @@ def main() -> None:
     if unknown := [name for name in arguments.names if name not in BENCHMARKS]:
         parser.error(f"unknown: {', '.join(unknown)}; known are {', '.join(BENCHMARKS)}")
     described = machine()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     rows: list[Row] = []
     with generator() as load:
         if not load.native:

@@ -33,9 +33,8 @@ GROUP = 500
 
 def item(number: int) -> dict[str, object]:
     payload = {"account_id": f"acc_{number % 97}", "amount": 150_000, "stage": "won", "note": "n" * 120}
-    return {
-        "topic": "deal.won", "payload": payload, "aggregate_type": "deal", "aggregate_id": f"d{number}", "actor_id": "u1",
-    }  # fmt: skip
+    aggregate = {"aggregate_type": "deal", "aggregate_id": f"d{number}"}
+    return {"topic": "deal.won", "payload": payload, **aggregate, "actor_id": "u1"}
 
 
 def ingest(generator: Generator) -> list[Row]:
@@ -50,12 +49,9 @@ def ingest(generator: Generator) -> list[Row]:
             rates.append(LINES * REQUESTS / found["seconds"])
             limits.append(raw_rate(GROUP, LINES * REQUESTS))
     goals = (Goal(20_000, True), Goal(25_000, True, later=True), Goal(0.35, True, of_ratio=True, later=True))
-    return [
-        Row.paired(
-            "NDJSON ingest, durable", "events/s", rates, limits, f"raw SQLite, FULL, {GROUP} rows a commit", goals=goals,
-            note=f"{CONNECTIONS} connections, {LINES:,} events a request",
-        )
-    ]  # fmt: skip
+    name = f"raw SQLite, FULL, {GROUP} rows a commit"
+    note = f"{CONNECTIONS} connections, {LINES:,} events a request"
+    return [Row.paired("NDJSON ingest, durable", "events/s", rates, limits, name, goals=goals, note=note)]
 
 
 def posts(generator: Generator) -> list[Row]:

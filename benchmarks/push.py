@@ -123,8 +123,8 @@ def _fan(
 
 
 def _rates(runs: Sequence[dict[str, Any]]) -> list[float]:
-    return [run["frames"] / run["seconds"] for run in runs]
+    return [float(run["frames"] / run["seconds"]) for run in runs]
 
 
 def _size(runs: Sequence[dict[str, Any]]) -> float:
-    return median(run["bytes"] / run["frames"] for run in runs)
+    return median([float(run["bytes"] / run["frames"]) for run in runs])

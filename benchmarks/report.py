@@ -35,8 +35,8 @@ class Goal:
         return value is not None and (value >= self.bound if self.at_least else value <= self.bound)
 
     def text(self) -> str:
-        bound = f"{self.bound:.0%}" if self.of_ratio else number(self.bound)
-        return f"{'≥' if self.at_least else '≤'} {bound}{' of limit' if self.of_ratio else ''}"
+        bound = f"{self.bound:g}" if self.of_ratio else f"{self.bound:,g}"
+        return f"{'≥' if self.at_least else '≤'} {bound}{' of it' if self.of_ratio else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,9 @@ def machine() -> dict[str, str]:
 
 def show(rows: Sequence[Row], described: dict[str, str], console: Console) -> None:
     table = Table(caption=", ".join(f"{name} {value}" for name, value in described.items()), caption_justify="left")
-    for heading, justify in (
-        ("what", "left"), ("goal", "right"), ("measured", "right"), ("machine's own limit", "right"), ("ratio", "right"),
-    ):  # fmt: skip
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_column("what")
+    for heading in ("goal", "measured", "machine's own limit", "ratio"):
+        table.add_column(heading, justify="right")
     for row in rows:
         goals = "\n".join(_goal_text(goal, row) for goal in row.goals)
         limit = "" if row.limit is None else f"{number(row.limit)}\n[dim]{row.limit_name}[/dim]"

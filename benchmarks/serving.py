@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import secrets
 import subprocess
 import sys
@@ -12,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clarion.auth.keys import mint
 from clarion.composition import open_backend
-from clarion.model import ApiKey, Role, Subscription
+from clarion.model import Role, Subscription
 
 __all__ = ["RAW", "TENANT", "Server", "clarion", "raw", "subscription_id"]
 
@@ -23,14 +26,8 @@ TENANT = "bench"
 SUBJECT = "agent"
 RAW = Path(__file__).with_name("raw_server.py")
 
-_SERVE = """
-import sys
-from pathlib import Path
-from clarion.server import run
-from clarion.settings import load_settings
-run(load_settings(Path(sys.argv[1]), port=0), lambda url: print(url.rsplit(":", 1)[1], flush=True))
-"""
-"""What `clarion serve` does, with any free port."""
+START_SECONDS = 20.0
+"""How long a server may take until it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ async def _prepare(data: Path, streams: int) -> str:
     async with open_backend(f"sqlite:{data}") as backend:
         now = time.time_ns() // 1000
         key, row = mint(TENANT, SUBJECT, Role.ADMIN, ("admin",), at=now, randomness=secrets.token_bytes)
-        await _store(backend.keys.add, row)
+        await backend.keys.add(row)
         wanted = [
             Subscription(
                 subscription_id(n), TENANT, SUBJECT, f"c{n}", ("deal.*",), {"amount_gte": 1000}, None, None, now, now
@@ -75,10 +72,6 @@ async def _prepare(data: Path, streams: int) -> str:
         return key
 
 
-async def _store(add: object, row: ApiKey) -> None:
-    await add(row)  # type: ignore[operator]
-
-
 @contextmanager
 def clarion(streams: int = 0) -> Iterator[Server]:
     """A Clarion server on a new directory, with FULL durability, for `streams` clients."""
@@ -86,11 +79,10 @@ def clarion(streams: int = 0) -> Iterator[Server]:
         data = Path(directory)
         key = asyncio.run(_prepare(data, streams))
         with (data / "server.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE, directory], stdout=subprocess.PIPE, stderr=log, text=True
-            )
-            with _up(process) as port:
-                yield Server(port, process.pid, key, data)
+            command = [sys.executable, "-m", "clarion", "serve", "--port", "0", "--data", directory]
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+            with _stopped(process):
+                yield Server(_announced(data, process), process.pid, key, data)
 
 
 @contextmanager
@@ -98,19 +90,26 @@ def raw() -> Iterator[Server]:
     """The raw peer: the same requests, answered by bare uvloop transports, nothing stored or checked."""
     with tempfile.TemporaryDirectory() as directory:
         process = subprocess.Popen([sys.executable, str(RAW)], stdout=subprocess.PIPE, text=True)
-        with _up(process) as port:
-            yield Server(port, process.pid, "none", Path(directory))
+        assert process.stdout is not None
+        with _stopped(process), process.stdout as output:
+            yield Server(int(output.readline()), process.pid, "none", Path(directory))
 
 
 @contextmanager
-def _up(process: subprocess.Popen[str]) -> Iterator[int]:
-    assert process.stdout is not None
+def _stopped(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Stop the process when the block ends."""
     try:
-        line = process.stdout.readline()
-        if not line.strip().isdigit():
-            raise RuntimeError("the server did not start")
-        yield int(line)
+        yield
     finally:
         process.terminate()
         process.wait(30)
-        process.stdout.close()
+
+
+def _announced(data: Path, process: subprocess.Popen[Any]) -> int:
+    """The port that the server leaves word of in its data directory."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            return int(json.loads((data / "endpoint.json").read_text())["url"].rpartition(":")[2])
+        time.sleep(0.02)
+    raise RuntimeError(f"the server did not start: {(data / 'server.log').read_text()}")

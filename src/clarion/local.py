@@ -74,6 +74,7 @@ class DataDirectory:
             raise InvalidInput(
                 f"the data directory {self.path} cannot be used: {error.strerror}", field="data", rule="writable"
             ) from None
+        self._endpoint.unlink(missing_ok=True)  # of an owner that was killed
         try:
             yield
         finally:

@@ -333,6 +333,8 @@ class TopicDeclaration:
 class Outcome(StrEnum):
     """What became of an event for a set of subscriptions."""
 
+    __hash__ = str.__hash__  # equal to Enum's in effect; that one is Python code, and this is a key per frame
+
     DELIVERED = "delivered"
     DROPPED = "dropped"
     REFUSED = "refused"

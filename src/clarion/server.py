@@ -7,6 +7,7 @@ three stand behind the same check of Host and Origin and the same keys.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -65,6 +66,9 @@ INSTRUCTIONS = (
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
+GC_YOUNG_OBJECTS = 50_000
+"""Objects, not yet freed, that are made between two runs of the garbage collector. Bounds what cycles can hold."""
+
 STOP_SECONDS = 10
 """How long a stop waits for requests that are under way."""
 
@@ -78,7 +82,7 @@ class Guard:
         self._origins = frozenset(settings.allowed_origins)
         hosts = settings.allowed_hosts
         open_to_any = not hosts and settings.host not in ("127.0.0.1", "::1", "localhost")
-        self._hosts = None if open_to_any else frozenset((*_LOOPBACK, *hosts))
+        self._hosts = None if open_to_any else frozenset((*_LOOPBACK, settings.host, *hosts))
 
     def refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> Response | None:
         """The answer to a request that may not come in; None for one that may."""
@@ -144,7 +148,7 @@ class App:
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path == PUSH_PATH and scope["method"] == "GET":
+        if path == PUSH_PATH:
             await self._serve_push(scope, receive, send)
         elif path == MCP_PATH:
             await self._mcp_app(scope, receive, send)
@@ -152,6 +156,9 @@ class App:
             await self._api(scope, receive, send)
 
     async def _serve_push(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET":
+            await _method_not_allowed("GET")(scope, receive, send)
+            return
         try:
             key = await self._authenticator.authenticate(bearer(scope["headers"]))
             require(key, Role.SUBSCRIBER)
@@ -234,13 +241,18 @@ def _api(hub: Hub, authenticator: Authenticator, keys: KeyService, emitter: Emit
             route(f"{outbound}/summary", "GET", admin.summary),
             route(f"{outbound}/subscriptions", "GET", admin.subscriptions),
             route(f"{outbound}/deliveries", "GET", admin.deliveries),
-            Route("/v1/inbound/{source}", inbound, methods=["POST"]),
+            Route("/v1/inbound/{source}", inbound.receive, methods=["POST"]),
             Route("/healthz", operations.healthz),
             Route("/readyz", operations.readyz),
             Route("/metrics", operations.metrics),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _crash},
     )
+
+
+def _method_not_allowed(allowed: str) -> Response:
+    error = {"code": "method_not_allowed", "message": "Method Not Allowed"}
+    return json_response({"error": error}, 405, {"allow": allowed})
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
@@ -265,6 +277,7 @@ async def open_app(
     clock: Clock | None = None,
     randomness: Randomness = secrets.token_bytes,
     url: str | None = None,
+    restored: bool = False,
 ) -> AsyncIterator[App]:
     """The application over the settings' data directory (or the store behind `url`), running until the block ends.
 
@@ -291,6 +304,8 @@ async def open_app(
         busy_timeout=settings.busy_timeout,
         randomness=randomness,
     ) as backend:
+        if restored:
+            logger.info("new_epoch", epoch=await backend.log.renew_epoch())
         hub = Hub(backend, limits=limits, clock=clock, randomness=randomness)
         authenticator = Authenticator(backend.keys, operator_of)
         emitter = Emitter(hub, clock=clock, randomness=randomness, max_payload_bytes=settings.max_payload_bytes)
@@ -307,10 +322,10 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-async def _serve(settings: Settings, directory: DataDirectory, started: Callable[[str], None]) -> None:
+async def _serve(settings: Settings, directory: DataDirectory, started: Callable[[str], None], restored: bool) -> None:
     secret: list[str] = []
     listener = _listen(settings.host, settings.port)  # first, so that a taken port is said before anything is opened
-    async with open_app(settings, local_secret=lambda: secret[0] if secret else None) as app:
+    async with open_app(settings, local_secret=lambda: secret[0] if secret else None, restored=restored) as app:
         server = _Uvicorn(
             uvicorn.Config(
                 app,
@@ -327,14 +342,26 @@ async def _serve(settings: Settings, directory: DataDirectory, started: Callable
             server.should_exit = True
             app.hub.close()  # uvicorn would wait for open streams
 
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
+        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last: its terminal was closed
             asyncio.get_running_loop().add_signal_handler(signal_number, stop)
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         secret.append(directory.announce(url).secret)
         started(url)
+        _settle_collector()
         await server.serve(sockets=[listener])
     logger.info("stopped")
+
+
+def _settle_collector() -> None:
+    """Spare the cyclic garbage collector what lives as long as the process, and run it less often.
+
+    Nearly all that a request or an event makes goes by its reference count. At the default threshold of 700 objects a
+    burst to a thousand streams is walked again and again: it cost a third of the throughput, and pauses of 80 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_YOUNG_OBJECTS, 20, 20)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -351,15 +378,17 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(settings: Settings, started: Callable[[str], None] = lambda _url: None) -> None:
+def run(settings: Settings, started: Callable[[str], None] = lambda _url: None, *, restored: bool = False) -> None:
     """Serve until SIGINT or SIGTERM; `started` is called with the URL once connections are taken.
+
+    `restored`: the databases were put back from a backup, so a new epoch begins.
 
     Raises DataDirectoryOwned, SchemaTooNew, InvalidInput, ClarionError (the address is taken).
     """
     configure(settings.log_level, settings.log_format)
     directory = DataDirectory(settings.data)
     with directory.owned(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, directory, started))
+        runner.run(_serve(settings, directory, started, restored))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

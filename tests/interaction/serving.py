@@ -45,9 +45,24 @@ def authorization(bearer: str | None) -> dict[str, str]:
 
 
 class _Uvicorn(uvicorn.Server):
+    """uvicorn that leaves signals alone, and stops when it is told to instead of at its next tick."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self._stopping.wait()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self.force_exit = True  # idle connections that clients keep need no farewell
+        self._stopping.set()
 
 
 @dataclass(frozen=True)
@@ -150,8 +165,7 @@ async def serving(
             yield Running(f"http://127.0.0.1:{port}", app)
         finally:
             app.hub.close()
-            server.should_exit = True
-            server.force_exit = True  # idle connections that clients keep need no farewell
+            server.stop()
             await task
 
 

@@ -435,3 +435,30 @@ async def test_an_ordinary_http_client_reads_the_stream(tmp_path: Path) -> None:
             assert json.loads((await anext(lines)).removeprefix("data: "))["params"]["payload"] == {"a": 1}
             assert await anext(lines) == ""
     assert answer.status_code == httpx2.codes.OK
+
+
+@requirement("core-event")
+async def test_every_field_of_the_envelope_is_kept_and_can_be_filtered_on(tmp_path: Path, store: str) -> None:
+    fields = {
+        "aggregate_type": "deal",
+        "aggregate_id": "d1",
+        "actor_id": "ada",
+        "correlation_id": "c1",
+        "causation_id": "e0",
+        "priority": "high",
+        "key": "k1",
+    }
+    known = {**fields, "event_id": "e1", "topic": "deal.won", "category": "crm", "source": "api", "origin": "operator"}
+    async with serving(tmp_path, store) as running, connect(running, operator()) as session:
+        wanted: dict[str, str] = {}
+        for name, value in known.items():
+            made = await call(session, "subscribe", topic=["deal.*"], client_id="client", filter={name: value})
+            wanted[made["subscription_id"]] = name
+            await call(session, "subscribe", topic=["deal.*"], client_id="client", filter={name: value + "x"})
+        await call(session, "subscribe", topic=["custom.end"], client_id="client")
+        async with push_stream(running, operator()) as stream:
+            await stream.expect(OPEN)
+            await running.emit("deal.won", {}, event_id="e1", attributes={"a": 1}, subjects=["eve"], **fields)
+            await running.emit("custom.end", {})
+            frames = (await stream.until("custom.end"))[:-1]
+    assert sorted(wanted[frame.params["subscription_id"]] for frame in frames) == sorted(known)

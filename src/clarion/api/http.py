@@ -125,22 +125,23 @@ def take(body: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...]],
 
     Raises InvalidInput for an unknown field, a missing required one, or one of another JSON type.
     """
-    for name in body:
-        if name not in fields:
+    taken: dict[str, Any] = {}
+    for name, value in body.items():
+        kinds = fields.get(name)
+        if kinds is None:
             raise InvalidInput(
                 f"unknown field {name!r}; known are {', '.join(fields)}", field=str(name), rule="unknown"
             )
-    taken: dict[str, Any] = {}
-    for name, kinds in fields.items():
-        value = body.get(name)
         if value is None:
-            if name in required:
-                raise InvalidInput(f"{name} is required", field=name, rule="required")
             continue
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in _kinds(kinds)):
+        kind = type(value)  # JSON's own types, none derived from them: true is no integer
+        if kind is not kinds and kind not in _kinds(kinds):
             wanted = " or ".join(_JSON_NAMES[kind] for kind in _kinds(kinds))
             raise InvalidInput(f"{name} must be a JSON {wanted}", field=name, rule="type")
         taken[name] = value
+    for name in required:
+        if name not in taken:
+            raise InvalidInput(f"{name} is required", field=name, rule="required")
     return taken
 
 

@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from clarion.api.http import error_response, json_response, read_body
 from clarion.clock import Clock
-from clarion.errors import ClarionError, Unauthenticated
+from clarion.errors import ClarionError
 from clarion.model import Principal
 from clarion.sources.emit import Emission, Emitter
-from clarion.sources.inbound import InboundSource
+from clarion.sources.inbound import InboundSource, bad_signature
 
 __all__ = ["MAX_INBOUND_BYTES", "InboundEndpoint"]
 
@@ -29,12 +29,12 @@ class InboundEndpoint:
         self._emitter = emitter
         self._clock = clock
 
-    async def __call__(self, request: Request) -> Response:
+    async def receive(self, request: Request) -> Response:
         """202 recorded, 200 recorded before; an unknown source answers as a bad signature does."""
         try:
             source = self._sources.get(request.path_params["source"])
             if source is None:
-                raise Unauthenticated("the signature is missing or not valid")
+                raise bad_signature()
             body = await read_body(request, MAX_INBOUND_BYTES)
             event = source.receive(dict(request.headers), body, self._clock.now())
             emission = Emission(

@@ -65,6 +65,9 @@ def serve(
     data: Data = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.  [default: info]")] = None,
     log_format: Annotated[str | None, typer.Option(help="text, or json for machines.  [default: text]")] = None,
+    restored: Annotated[
+        bool, typer.Option("--restored", help="Once, after putting back a backup: older positions become invalid.")
+    ] = False,
 ) -> None:
     """Run the server on a data directory until Ctrl-C or SIGTERM.
 
@@ -72,7 +75,7 @@ def serve(
     """
     from clarion.cli.serving import serve as run
 
-    run(pick_data(data), host=host, port=port, log_level=log_level, log_format=log_format)
+    run(pick_data(data), host=host, port=port, log_level=log_level, log_format=log_format, restored=restored)
 
 
 @app.command(epilog="""\b\nExample:\n  clarion emit deal.won '{"deal_id": "d1", "amount": 150000}' --actor ada""")

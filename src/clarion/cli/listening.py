@@ -8,20 +8,21 @@ import logging
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from clarion.cli.emitting import read_object
-from clarion.cli.target import Address, Target, find_server
+from clarion.cli.target import Address, Target, find_owner, find_server
 from clarion.cli.terminal import console, note, printable, warning
 from clarion.client import EventFrame, Frame, LagFrame, OpenFrame, Reconnecting
 from clarion.client.push import PushClient
 from clarion.encoding import encode
-from clarion.errors import ClarionError
+from clarion.errors import ClarionError, Unauthenticated
 
-__all__ = ["JsonView", "ReadableView", "Request", "describe_payload", "listen"]
+__all__ = ["JsonView", "Listener", "ReadableView", "Request", "describe_payload", "listen"]
 
 FAREWELL_SECONDS = 3.0
 """How long ending the subscription may hold up the end of the command."""
@@ -108,16 +109,24 @@ def _value(value: Any) -> str:
     return encode(value).decode()
 
 
+class _Moved(Exception):
+    """Another server owns the directory now: a restarted one, with a new secret and perhaps another port."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address.url)
+        self.address = address
+
+
 def listen(target: Target, request: Request, *, as_json: bool) -> None:
     """Listen until SIGINT or SIGTERM, which is a good end."""
     wanted = None if request.filter is None else read_object(request.filter, "--filter")
-    address = find_server(target)
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # what goes wrong is told once, by us
     view = JsonView() if as_json else ReadableView()
-    asyncio.run(_until_signal(_listen(address, request, wanted, view)))
+    listener = Listener(target, find_server(target), request, wanted, view)
+    asyncio.run(_until_signal(listener.run()))
 
 
-async def _until_signal(work: Any) -> None:
+async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -126,34 +135,73 @@ async def _until_signal(work: Any) -> None:
         await task
 
 
-async def _listen(address: Address, request: Request, wanted: dict[str, Any] | None, view: View) -> None:
-    client_id = request.client_id or f"cli-{secrets.token_hex(4)}"
-    async with PushClient(address.url, address.key, client_id=client_id) as client:
-        subscription = await client.subscribe(request.topics, wanted, label="clarion listen", purpose=request.purpose)
+class Listener:
+    """One subscription and its stream, over every restart of the server."""
+
+    def __init__(
+        self, target: Target, address: Address, request: Request, wanted: dict[str, Any] | None, view: View
+    ) -> None:
+        self._target = target
+        self._address = address
+        self._request = request
+        self._wanted = wanted
+        self._view = view
+        self._client_id = request.client_id or f"cli-{secrets.token_hex(4)}"
+        self._cursor: str | None = None
+        self._connected = False
+        self._subscription_id: str | None = None
+
+    async def run(self) -> None:
+        """Never returns by itself. Raises the server's errors."""
         try:
-            await _show(client.stream(request.start), request, view)
+            while True:
+                try:
+                    async with self._client() as client:
+                        await self._listen(client)
+                except _Moved as moved:
+                    self._address = moved.address
+                except Unauthenticated:
+                    moved_to = await asyncio.to_thread(find_owner, self._target)
+                    if moved_to is None or moved_to == self._address:
+                        raise
+                    self._address = moved_to
         finally:
-            if request.client_id is None:
-                with contextlib.suppress(ClarionError, TimeoutError):
-                    async with asyncio.timeout(FAREWELL_SECONDS):
-                        await client.unsubscribe(subscription["subscription_id"])
+            await self._leave()
 
+    def _client(self) -> PushClient:
+        return PushClient(self._address.url, self._address.key, client_id=self._client_id)
 
-async def _show(stream: AsyncIterator[Frame | Reconnecting], request: Request, view: View) -> None:
-    """A slow terminal holds this up, and with it the stream: the server then drops the oldest and says so."""
-    cursor, connected = "", False
-    try:
-        async for item in stream:
-            if isinstance(item, Reconnecting):
-                warning(f"{item.reason}; trying again in {item.delay:.1f} s")
-                continue
-            cursor = item.id or cursor
-            _remark(item, request, again=connected)
-            connected = True
-            view.show(item)
-    finally:
-        if request.client_id is not None and cursor:
-            note(f"the subscription stays; go on with --client-id {request.client_id} --from {cursor}")
+    async def _listen(self, client: PushClient) -> None:
+        """A slow terminal holds this up, and with it the stream: the server then drops the oldest and says so."""
+        subscription = await client.subscribe(
+            self._request.topics, self._wanted, label="clarion listen", purpose=self._request.purpose
+        )
+        self._subscription_id = subscription["subscription_id"]
+        async with aclosing(client.stream(self._cursor or self._request.start)) as stream:
+            async for item in stream:
+                if isinstance(item, Reconnecting):
+                    await self._check_owner(item)
+                    continue
+                self._cursor = item.id or self._cursor
+                _remark(item, self._request, again=self._connected)
+                self._connected = True
+                self._view.show(item)
+
+    async def _check_owner(self, broken: Reconnecting) -> None:
+        owner = await asyncio.to_thread(find_owner, self._target)
+        if owner is not None and owner != self._address:
+            raise _Moved(owner)
+        warning(f"{broken.reason}; trying again in {broken.delay:.1f} s")
+
+    async def _leave(self) -> None:
+        """End a subscription that nobody can come back to; tell how to come back to the other."""
+        if self._request.client_id is not None:
+            if self._cursor:
+                note(f"the subscription stays; go on with --client-id {self._client_id} --from {self._cursor}")
+        elif self._subscription_id is not None:
+            with contextlib.suppress(ClarionError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS), self._client() as client:
+                    await client.unsubscribe(self._subscription_id)
 
 
 def _remark(frame: Frame, request: Request, *, again: bool) -> None:

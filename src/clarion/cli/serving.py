@@ -19,13 +19,21 @@ from clarion.settings import Settings, load_settings
 __all__ = ["serve"]
 
 
-def serve(data: Path, *, host: str | None, port: int | None, log_level: str | None, log_format: str | None) -> None:
+def serve(
+    data: Path,
+    *,
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    log_format: str | None,
+    restored: bool = False,
+) -> None:
     """Serve until a signal. Waits a moment for a short command that owns the directory right now."""
     settings = load_settings(data, host=host, port=port, log_level=log_level, log_format=log_format)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return run(settings, lambda url: _banner(settings, url))
+            return run(settings, lambda url: _banner(settings, url), restored=restored)
         except DataDirectoryOwned:
             owner = DataDirectory(data).endpoint()
             if owner is not None:

@@ -27,7 +27,17 @@ from clarion.local import DataDirectory, local_bearer
 if TYPE_CHECKING:
     from clarion.client.api import ApiClient
 
-__all__ = ["DEFAULT_DATA", "DEFAULT_TENANT", "Address", "Target", "call", "find_server", "pick_data", "pick_target"]
+__all__ = [
+    "DEFAULT_DATA",
+    "DEFAULT_TENANT",
+    "Address",
+    "Target",
+    "call",
+    "find_owner",
+    "find_server",
+    "pick_data",
+    "pick_target",
+]
 
 DEFAULT_DATA = Path("clarion-data")
 DEFAULT_TENANT = "default"
@@ -102,6 +112,11 @@ def find_server(target: Target) -> Address:
         time.sleep(POLL_SECONDS)
     where = "" if target.data == DEFAULT_DATA else f" --data {target.data}"
     raise ServerUnreachable(f"no server runs on {target.data}; start one with `clarion serve{where}`")
+
+
+def find_owner(target: Target) -> Address | None:
+    """Who serves the target's directory now; None for a target elsewhere, or when nobody answers."""
+    return None if target.address is not None else _owner(DataDirectory(target.data), target.tenant)
 
 
 def call(target: Target, use: Callable[[ApiClient], Awaitable[T]]) -> T:

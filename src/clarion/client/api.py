@@ -112,7 +112,8 @@ def _refusal(answer: httpx2.Response) -> Exception:
 
 
 def _segment(text: str) -> str:
-    return quote(text, safe="")
+    """`text` as one segment of a path; `.` and `..` alone would be steps in it."""
+    return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
 
 
 def _list(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

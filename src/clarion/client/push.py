@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -65,7 +65,7 @@ class PushClient:
     ) -> None:
         await self._http.aclose()
 
-    def stream(self, cursor: str | None = None) -> AsyncIterator[Frame | Reconnecting]:
+    def stream(self, cursor: str | None = None) -> AsyncGenerator[Frame | Reconnecting, None]:
         """What is pushed to this client, for ever; see PushStream."""
         return self._stream.frames(cursor)
 

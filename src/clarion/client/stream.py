@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -77,7 +77,7 @@ class PushStream:
         self._jitter = jitter
         self._clock = clock or SystemClock()
 
-    async def frames(self, cursor: str | None = None) -> AsyncIterator[Frame | Reconnecting]:
+    async def frames(self, cursor: str | None = None) -> AsyncGenerator[Frame | Reconnecting, None]:
         """From `cursor` on: a frame's id, an event_id, `earliest`, or None for what comes from now on."""
         last: str | None = None
         failures = 0

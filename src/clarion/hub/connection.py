@@ -106,6 +106,7 @@ class Connection:
         "_shared",
         "_sink",
         "_switchboard",
+        "_waiting",
         "_work",
         "close_reason",
         "phase",
@@ -127,6 +128,7 @@ class Connection:
         self._attachments: dict[str, Attachment] = {}
         self._replay_index: TopicIndex[Attachment] | None = None
         self._work = asyncio.Event()
+        self._waiting: asyncio.Timeout | None = None
         self._closed = False
         self._epoch = ""
         self._handed = 0
@@ -192,6 +194,8 @@ class Connection:
         self.phase = Phase.CLOSED
         self._ring.clear()
         self._work.set()
+        if self._waiting is not None:
+            self._waiting.reschedule(0)  # whoever waits for a transport that stalls must hear of it
 
     async def run(self, bounds: Bounds, start: Start) -> None:
         """Open, replay, then stay until closed. Raises StoreUnavailable when the log cannot be read."""
@@ -244,7 +248,7 @@ class Connection:
     async def _drain(self) -> None:
         """Empty the ring as the transport takes it: first what was lost, then the survivors."""
         while (self._ring or self._gap) and not self._closed:
-            await self._sink.writable()
+            await self._writable()
             if self._closed or self._sink.paused:
                 continue
             if not self._shared.gate.knows(self.waiting_events()):
@@ -292,7 +296,7 @@ class Connection:
                 page = await log.read(tenant, self._passed, limit=REPLAY_PAGE)
             if page.bounds.floor > self._passed:
                 if self._sink.paused:
-                    await self._sink.writable()
+                    await self._writable()
                     continue
                 self._passed = self._handed = page.bounds.floor
                 self._announce(truncated=True)
@@ -317,7 +321,7 @@ class Connection:
         gate, matches, at = self._shared.gate, self._matching(events), 0
         while at < len(matches) and not self._closed:
             if self._sink.paused:
-                await self._sink.writable()
+                await self._writable()
                 continue
             if not gate.knows(event for event, _ in matches[at:]):
                 await gate.learn(event for event, _ in matches[at:])
@@ -344,6 +348,16 @@ class Connection:
                 add_to(index, attachment)
         found = ((event, [a.subscription for a in index.match(event) if event.seq > a.since]) for event in events)
         return [(event, matched) for event, matched in found if matched]
+
+    async def _writable(self) -> None:
+        """Return when the transport takes more, is gone, or the stream was closed."""
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                await self._sink.writable()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting = None
 
     # -- sending --------------------------------------------------------------------------------------------------
 
@@ -384,7 +398,7 @@ class Connection:
         if not entries:
             return
         framing, epoch, recorder = self._framing, self._epoch, self._shared.recorder
-        frames = [framing.event(parcel, those, Position(epoch, parcel.event.seq)) for parcel, those in entries]
+        frames = [framing.event(parcel, those, parcel.position(epoch)) for parcel, those in entries]
         if not self._hand(b"".join(frames)):
             return
         for parcel, subscriptions in entries:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from clarion.model import Event, Outcome, Subscription
+from clarion.model import Event, Outcome, Position, Subscription
 
 __all__ = ["DEFAULT_RING_BUDGET", "RING_CAPACITY", "Entry", "Parcel", "Ring", "RingBudget"]
 
@@ -28,14 +28,22 @@ class Parcel:
     """One event on its way: the event, the bytes that its frames share per wire, how many rings hold it, and what
     became of it in this write batch."""
 
-    __slots__ = ("bodies", "event", "holders", "outcomes", "size")
+    __slots__ = ("_position", "bodies", "event", "holders", "outcomes", "size")
 
     def __init__(self, event: Event) -> None:
         self.event = event
+        self._position: Position | None = None
         self.bodies: dict[str, bytes] = {}
         self.outcomes: dict[tuple[str, Outcome], list[str]] = {}
         self.holders = 0
         self.size = len(event.payload_json) + EVENT_OVERHEAD
+
+    def position(self, epoch: str) -> Position:
+        """Where the event stands in a log of that epoch. Shared, since every frame names it."""
+        known = self._position
+        if known is None or known.epoch != epoch:
+            known = self._position = Position(epoch, self.event.seq)
+        return known
 
 
 class Entry(NamedTuple):

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 from clarion.clock import Clock, SystemClock
@@ -13,7 +14,7 @@ from clarion.encoding import digest, encode
 from clarion.errors import ClarionError, Conflict, InvalidEvent, InvalidInput, PayloadTooLarge
 from clarion.hub.hub import Hub
 from clarion.hub.services import check_name
-from clarion.ids import Randomness, new_event_id
+from clarion.ids import EVENT_ID_BYTES, Randomness, new_event_id
 from clarion.model import MICROSECONDS, Draft, Position, Principal, parse_time
 from clarion.stores.protocols import Appended, ConflictingEvent
 from clarion.topics import check_topic
@@ -112,16 +113,23 @@ class Emitter:
         """
         outcomes: list[Receipt | ClarionError | None] = []
         drafts: list[Draft] = []
+        randomness = self._drawn(emissions)
         for emission in emissions:
             try:
-                drafts.append(await self._draft(principal, emission))
+                drafts.append(await self._draft(principal, emission, randomness))
                 outcomes.append(None)
             except ClarionError as error:
                 outcomes.append(error)
         appended = iter(zip(drafts, await self._hub.append(drafts) if drafts else [], strict=True))
         return [outcome or _receipt(*next(appended)) for outcome in outcomes]
 
-    async def _draft(self, principal: Principal, emission: Emission) -> Draft:
+    def _drawn(self, emissions: Sequence[Emission]) -> Randomness:
+        """Randomness for the ids of those without one, drawn at once: each draw is a system call that gives the
+        interpreter's lock away, and the writer's thread is slow to give it back."""
+        wanted = EVENT_ID_BYTES * sum(not one.event_id for one in emissions)
+        return BytesIO(self._randomness(wanted) if wanted else b"").read
+
+    async def _draft(self, principal: Principal, emission: Emission, randomness: Randomness) -> Draft:
         topic = check_topic(emission.topic)
         now = self._clock.now()
         payload, payload_json = self._payload(emission)
@@ -135,7 +143,7 @@ class Emitter:
         return Draft(
             tenant=principal.tenant,
             source=emission.source,
-            event_id=emission.event_id or new_event_id(now, self._randomness),
+            event_id=emission.event_id or new_event_id(now, randomness),
             topic=topic,
             category=await self._hub.topics.category_of(principal.tenant, topic),
             payload_json=payload_json,

@@ -82,16 +82,20 @@ class PactFraming:
         return _notification("subscription.open", params, str(opening.position))
 
     def event(self, parcel: Parcel, subscriptions: Sequence[Subscription], position: Position) -> bytes:
-        body = parcel.bodies.get(WIRE)
+        bodies = parcel.bodies
+        head = bodies.get(name := WIRE + position.epoch)
+        if head is None:
+            # Streams that were opened before a new epoch began name the old one, so the line belongs to its epoch.
+            head = bodies[name] = b"%bid: %b\n%b" % (_EVENT_LINE, str(position).encode(), _PREFIX)
+        body = bodies.get(WIRE)
         if body is None:
-            body = parcel.bodies[WIRE] = self._body(parcel)
-        identity = f"id: {position.epoch}-{position.seq}\n".encode()
+            body = bodies[WIRE] = self._body(parcel)
         if len(subscriptions) == 1:
-            return b"".join((_EVENT_LINE, identity, _PREFIX, subscriptions[0].id.encode(), body))
+            return b"".join((head, subscriptions[0].id.encode(), body))
         pieces: list[bytes] = []
         for one in subscriptions[:-1]:
             pieces += (_EVENT_LINE, _PREFIX, one.id.encode(), body)
-        pieces += (_EVENT_LINE, identity, _PREFIX, subscriptions[-1].id.encode(), body)
+        pieces += (head, subscriptions[-1].id.encode(), body)
         return b"".join(pieces)
 
     @staticmethod

@@ -33,6 +33,10 @@ HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 
+FAREWELL_SECONDS = 1.0
+"""How long the end of a stream waits for its reader. Stops a stalled one from holding up the server's own stop, or from
+keeping a stream whose key was revoked."""
+
 logger = get_logger("clarion.sse")
 
 
@@ -158,7 +162,20 @@ async def serve(
             finally:
                 watcher.cancel()
         if stream.connection.close_reason is not CloseReason.CLIENT_GONE:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await _end(send)
+
+
+async def _end(send: Send) -> None:
+    """End the response. A reader that has stalled would never take the end: after a while its connection is cut."""
+    last = {"type": "http.response.body", "body": b"", "more_body": False}
+    try:
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            await send(last)
+    except TimeoutError:
+        transport = getattr(getattr(send, "__self__", None), "transport", None)
+        if transport is not None and hasattr(transport, "abort"):  # uvloop's transports have it without being asyncio's
+            transport.abort()
+            await send(last)  # takes nothing more, and returns once the server knows that the connection is gone
 
 
 async def _watch(receive: Receive, connection: Connection) -> None:

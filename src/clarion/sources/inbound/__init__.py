@@ -6,6 +6,7 @@ tenant and its template. Nothing here emits: `InboundSource.receive` answers wha
 
 from clarion.sources.inbound.message import InboundMessage
 from clarion.sources.inbound.protocol import Headers, Provider
+from clarion.sources.inbound.signature import bad_signature
 from clarion.sources.inbound.source import (
     InboundConfiguration,
     InboundEvent,
@@ -23,6 +24,7 @@ __all__ = [
     "InboundMessage",
     "InboundSource",
     "Provider",
+    "bad_signature",
     "build_provider",
     "build_source",
     "read_configuration",
