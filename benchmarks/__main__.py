@@ -7,6 +7,7 @@ Names: ingest, posts, match, memory, latency, fanout, store; all of them without
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import time
@@ -84,6 +85,7 @@ def main() -> None:
             with console.status(name):
                 rows += BENCHMARKS[name](load)
             console.print(f"[dim]{name}: {time.perf_counter() - began:.0f} s[/dim]")
+    described["load after"] = f"{os.getloadavg()[0]:.2f}"
     show(rows, described, console)
     if arguments.save:
         console.print(f"saved to {save(rows, described, Path(__file__).with_name('results'))}")

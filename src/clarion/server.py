@@ -42,7 +42,7 @@ from clarion.api.topics import TopicEndpoints
 from clarion.auth.keys import Authenticator, KeyService, require
 from clarion.clock import Clock, SystemClock
 from clarion.composition import open_backend
-from clarion.errors import ClarionError, Forbidden, Unauthenticated
+from clarion.errors import ClarionError, Forbidden, StoreUnavailable, Unauthenticated
 from clarion.hub.hub import Hub, HubLimits
 from clarion.ids import Randomness
 from clarion.local import DataDirectory, local_tenant
@@ -151,9 +151,19 @@ class App:
         if path == PUSH_PATH:
             await self._serve_push(scope, receive, send)
         elif path == MCP_PATH:
-            await self._mcp_app(scope, receive, send)
+            await self._serve_mcp(scope, receive, send)
         else:
             await self._api(scope, receive, send)
+
+    async def _serve_mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._authenticator.authenticate(bearer(scope["headers"]))
+        except StoreUnavailable as error:
+            await error_response(error)(scope, receive, send)  # the SDK's own check would answer 500
+            return
+        except Unauthenticated:
+            pass  # the SDK's to refuse
+        await self._mcp_app(scope, receive, send)
 
     async def _serve_push(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "GET":

@@ -22,11 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clarion.hub import connection
+from clarion.hub.connection import Phase
 from clarion.hub.hub import HubLimits
 from clarion.model import Earliest, Start
 from clarion.stores.memory import open_memory
 from clarion.stores.protocols import Page, Stored
-from clarion.testing.hubs import Frame, HubRig, OpenStream, opened_hub, settle
+from clarion.testing.hubs import Frame, HubRig, OpenStream, opened_hub, settle, until
 from clarion.topics import glob
 
 CAPACITY = 5
@@ -43,6 +44,7 @@ actions = st.lists(
         st.tuples(st.just("reconnect"), st.booleans()),
         st.tuples(st.just("subscribe"), st.sampled_from(PATTERNS)),
         st.tuples(st.just("unsubscribe"), st.sampled_from(PATTERNS)),
+        st.tuples(st.just("subscribe anew"), st.sampled_from(PATTERNS)),
         st.tuples(st.just("flurry"), st.integers(1, 3 * CAPACITY)),
         st.tuples(st.just("beat"), st.none()),
     ),
@@ -102,6 +104,12 @@ class Session:
     owing: dict[str, list[Owing]] = field(default_factory=dict)
     complete: bool = False
     """It was left only after everything that it owed could have come."""
+
+
+async def caught_up(stream: OpenStream) -> None:
+    """The stream, whose transport takes everything, has sent all that it owes."""
+    await until(lambda: stream.connection.phase is Phase.LIVE)
+    await settle()
 
 
 class Driver:
@@ -165,6 +173,9 @@ class Driver:
                 await self._subscribe(argument)
             case "unsubscribe":
                 await self._unsubscribe(argument)
+            case "subscribe anew":
+                await self._unsubscribe(argument)
+                await self._subscribe(argument)
 
     async def _subscribe(self, pattern: str) -> None:
         identity = (await self.rig.subscribe(pattern)).id
@@ -265,9 +276,7 @@ def test_every_event_comes_once_in_order_or_is_told_to_be_lost(
                 await driver.act(name, argument)
             driver.stream.sink.resume()
             await rig.dispatched()
-            await settle(200)
-            driver.stream.sink.resume()
-            await settle(200)
+            await caught_up(driver.stream)
             await driver.leave(complete=True)
             lags = 0
             for number, session in enumerate(driver.sessions):
@@ -300,11 +309,12 @@ def test_a_lag_frames_position_brings_back_all_that_was_dropped(bursts: list[int
                     stream.sink.resume(chance.choice([None, 1, 2]))
                     await settle(chance.randrange(30))
                 stream.sink.resume()
-                await settle()
+                await caught_up(stream)
                 came, lags = stream.seqs, stream.of("subscription.lag")
             dropped: set[int] = set()
             for lag in lags:
                 async with rig.stream(await rig.after(lag.params["last_event_id"])) as again:
+                    await caught_up(again)
                     brought = [seq for seq in again.seqs if seq not in came and seq not in dropped]
                     assert len(brought) >= lag.params["dropped_count"]
                     dropped |= set(brought[: lag.params["dropped_count"]])

@@ -114,6 +114,7 @@ async def test_no_origin_is_allowed_unless_configured(tmp_path: Path) -> None:
         ("evil.example", 421),
         ("127.0.0.1.evil.example", 421),
         ("", 421),
+        ("[", 421),
     ],
 )
 async def test_the_server_answers_to_its_own_names_only(tmp_path: Path, host: str, status: int) -> None:
