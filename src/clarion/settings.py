@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = Field("text", description="json: one object a line, for machines.")
     inbound: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Inbound webhook sources by name, each with kind, tenant and secret (see docs/how-to/inbound-webhooks.md).",
+        description="Inbound webhook sources by name, with kind, tenant and secret (docs/how-to/inbound-webhooks.md).",
     )
 
     @classmethod

@@ -45,11 +45,12 @@ actions = st.lists(
         st.tuples(st.just("subscribe"), st.sampled_from(PATTERNS)),
         st.tuples(st.just("unsubscribe"), st.sampled_from(PATTERNS)),
         st.tuples(st.just("subscribe anew"), st.sampled_from(PATTERNS)),
-        st.tuples(st.just("flurry"), st.integers(1, 3 * CAPACITY)),
+        *[st.tuples(st.just("flurry"), st.integers(1, 3 * CAPACITY))] * 3,
+        *[st.tuples(st.just("resume"), st.one_of(st.none(), st.integers(1, 3)))] * 2,
         st.tuples(st.just("beat"), st.none()),
     ),
-    min_size=5,
-    max_size=50,
+    min_size=10,
+    max_size=40,
 )
 
 
@@ -132,7 +133,7 @@ class Driver:
         for identity, pattern in self.active.items():
             session.owing[identity] = [Owing(pattern, after, 0)]
         self.sessions.append(session)
-        context = self.rig.stream(start)
+        context = self.rig.stream(start, settled=False)
         self._stream = await self._stack.enter_async_context(context)
 
     async def leave(self, *, complete: bool) -> None:

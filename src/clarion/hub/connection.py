@@ -255,30 +255,32 @@ class Connection:
                 await self._shared.gate.learn(self.waiting_events())
                 continue
             self.regate()
-            self._tell_gap()
-            while self._ring and not self._sink.paused:
+            lost = self._lag_frames()
+            while lost or (self._ring and not self._sink.paused):
                 chunk: list[Entry] = []
                 size = 0
                 while self._ring and size < WRITE_CHUNK:
                     chunk.append(self._ring.pop())
                     size += _weight(chunk[-1])
-                self._write(chunk)
+                self._write(chunk, lost)
+                lost = b""
             self._shared.recorder.commit()
         if not self._closed:
             self.phase = Phase.LIVE
 
-    def _tell_gap(self) -> None:
+    def _lag_frames(self) -> bytes:
+        """What tells of the gap, which ends with it: to be written together with the first survivors, so that the ring
+        has room again and what is dropped next is another flurry."""
         gap, self._gap = self._gap, None
         if gap is None:
-            return
+            return b""
         last = Position(self._epoch, gap.after)
         frames = [
             self._framing.lagged(subscription_id, count, self._ring.capacity, last)
             for subscription_id, count in gap.dropped.items()
             if subscription_id in self._attachments
         ]
-        if frames:
-            self._hand(b"".join(frames))
+        return b"".join(frames)
 
     def _drop(self, entry: Entry) -> None:
         if self._gap is None:
@@ -393,13 +395,13 @@ class Connection:
             self._write(entries[first:sent])
         return sent
 
-    def _write(self, entries: Sequence[Entry]) -> None:
-        """Hand all frames of `entries` to the transport in one write."""
-        if not entries:
+    def _write(self, entries: Sequence[Entry], before: bytes = b"") -> None:
+        """Hand all frames of `entries`, and what goes before them, to the transport in one write."""
+        if not entries and not before:
             return
         framing, epoch, recorder = self._framing, self._epoch, self._shared.recorder
         frames = [framing.event(parcel, those, parcel.position(epoch)) for parcel, those in entries]
-        if not self._hand(b"".join(frames)):
+        if not self._hand(b"".join((before, *frames))) or not entries:
             return
         for parcel, subscriptions in entries:
             recorder.note(parcel, framing.name, Outcome.DELIVERED, subscriptions)

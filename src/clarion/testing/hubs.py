@@ -162,14 +162,17 @@ class HubRig:
         tenant: str = "acme",
         sink: FakeSink | None = None,
         credential: str = "key",
+        settled: bool = True,
     ) -> AsyncIterator[OpenStream]:
-        """A stream that runs until the block ends; live when this begins, unless its transport is paused."""
+        """A stream that runs until the block ends. `settled`: it had its turns, so that unless its transport is paused
+        a short replay is done; else it is about to begin."""
         sink = sink or FakeSink()
         viewer = Viewer(Principal(tenant, subject), client, credential)
         async with self.hub.connect(viewer, self.framing, sink) as stream:
             task = asyncio.create_task(stream.run(start or Latest()))
             try:
-                await settle()
+                if settled:
+                    await settle()
                 yield OpenStream(stream.connection, sink, task)
             finally:
                 task.cancel()
