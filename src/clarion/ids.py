@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TypeAlias
 
+from ulid import base32
+
 from clarion.model import Position
 
 __all__ = [
@@ -31,21 +33,15 @@ EVENT_ID_BYTES = 10
 """Random bytes in an event id."""
 
 
-_BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_PAIRS = tuple(first + second for first in _BASE32 for second in _BASE32)
-"""Two digits of Crockford's base 32 for every ten bits: half the look-ups."""
-
-
 def new_event_id(at: int, randomness: Randomness = secrets.token_bytes) -> str:
     """A ULID for the moment `at` (microseconds)."""
-    drawn = int.from_bytes(randomness(EVENT_ID_BYTES), "big")
-    return _moment(max(0, at // 1000)) + "".join([_PAIRS[drawn >> shift & 1023] for shift in range(70, -1, -10)])
+    return _moment(max(0, at // 1000)) + base32.encode_randomness(randomness(EVENT_ID_BYTES))
 
 
 @lru_cache(maxsize=16)
 def _moment(milliseconds: int) -> str:
     """The ten digits of a moment, which all ids of a batch share."""
-    return "".join([_PAIRS[milliseconds >> shift & 1023] for shift in range(40, -1, -10)])
+    return base32.encode_timestamp(milliseconds.to_bytes(6, "big"))
 
 
 def new_subscription_id(randomness: Randomness = secrets.token_bytes) -> str:

@@ -96,9 +96,11 @@ class DataDirectory:
         """What the owner left; None when there is none, or its owner is gone without having cleaned up."""
         try:
             found = json.loads(self._endpoint.read_text())
+            left = LocalEndpoint(str(found["url"]), str(found["secret"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        try:
             with self.owned():
                 return None
         except DataDirectoryOwned:
-            return LocalEndpoint(found["url"], found["secret"])
-        except (OSError, ValueError, KeyError):
-            return None
+            return left

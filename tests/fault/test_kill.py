@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from clarion.testing.hubs import Frame
+from clarion.testing.hubs import Frame, until
 from clarion.testing.server import RawStream, ServerProcess, served
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800)]
@@ -135,6 +135,10 @@ class Follower:
         return seqs
 
 
+def acknowledged_by(publishers: list[Publisher]) -> int:
+    return sum(len(publisher.acknowledged) for publisher in publishers)
+
+
 async def log_of(server: ServerProcess, head: int) -> list[Frame]:
     """The whole log, as a client sees it that starts at the beginning."""
     stream = await server.stream("auditor", cursor="earliest")
@@ -169,9 +173,8 @@ async def test_what_was_acknowledged_survives_kills_and_streams_resume_without_a
             following = [tasks.create_task(follower.run()) for follower in followers]
             publishing = [tasks.create_task(publisher.run()) for publisher in publishers]
             for _ in range(ROUNDS):
-                done = sum(len(publisher.acknowledged) for publisher in publishers)
-                while sum(len(publisher.acknowledged) for publisher in publishers) < done + chance.randrange(20, 400):
-                    await asyncio.sleep(0.001)
+                aim = acknowledged_by(publishers) + chance.randrange(20, 400)
+                await until(lambda aim=aim: acknowledged_by(publishers) >= aim)
                 load.up.clear()
                 await server.kill()
                 await server.start()
@@ -182,9 +185,7 @@ async def test_what_was_acknowledged_survives_kills_and_streams_resume_without_a
             for publisher in publishers:
                 acknowledged |= publisher.acknowledged
             head = max(acknowledged.values())
-            async with asyncio.timeout(60):
-                while any(follower.last < head for follower in followers):
-                    await asyncio.sleep(0.01)
+            await until(lambda: all(follower.last >= head for follower in followers))
             for task in following:
                 task.cancel()
         log = await log_of(server, head)

@@ -142,7 +142,9 @@ async def test_nothing_of_a_subject_is_handed_over_after_its_withdrawal_was_ackn
 
 async def test_a_healthy_reader_of_ten_thousand_events_in_one_burst_loses_none(tmp_path: Path) -> None:
     burst = 10_000
-    lines = "\n".join(f'{{"topic":"deal.won","payload":{{"n":{number},"text":"{"y" * 200}"}}}}' for number in range(burst))
+    lines = "\n".join(
+        f'{{"topic":"deal.won","payload":{{"n":{number},"text":"{"y" * 200}"}}}}' for number in range(burst)
+    )
     async with served(tmp_path / "data") as server, server.http() as client:
         await server.subscribe(client, "reader", "deal.*")
         stream = await server.stream("reader")

@@ -202,6 +202,8 @@ class Connection:
         self._epoch = bounds.epoch
         self._passed, truncated = bounds.resolve(start)
         self._handed = self._passed
+        while self._sink.paused and not self._closed:
+            await self._writable()
         self._announce(truncated)
         await self._replay()
         while not self._closed:

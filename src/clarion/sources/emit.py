@@ -11,7 +11,7 @@ from typing import Any
 
 from clarion.clock import Clock, SystemClock
 from clarion.encoding import digest, encode
-from clarion.errors import ClarionError, Conflict, InvalidEvent, InvalidInput, PayloadTooLarge
+from clarion.errors import ClarionError, Conflict, InvalidEvent, InvalidInput, InvalidTopic, PayloadTooLarge
 from clarion.hub.hub import Hub
 from clarion.hub.services import check_name
 from clarion.ids import EVENT_ID_BYTES, Randomness, new_event_id
@@ -130,6 +130,8 @@ class Emitter:
         return BytesIO(self._randomness(wanted) if wanted else b"").read
 
     async def _draft(self, principal: Principal, emission: Emission, randomness: Randomness) -> Draft:
+        if not isinstance(emission.topic, str):
+            raise InvalidTopic("topic must be a string", field="topic", rule="string")
         topic = check_topic(emission.topic)
         now = self._clock.now()
         payload, payload_json = self._payload(emission)

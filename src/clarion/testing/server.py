@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,18 @@ import httpx2
 from clarion.local import LocalEndpoint, local_bearer
 from clarion.testing.hubs import Frame, frames_in
 
-__all__ = ["RawStream", "ServerProcess", "served"]
+__all__ = ["RawStream", "ServerProcess", "open_streams", "served"]
 
 PATIENCE = 30.0
 """Seconds until a server that does not start or stop fails the test."""
 
 GLANCE = 0.005
 """Seconds between two looks at whether the server is there."""
+
+
+def open_streams(metrics: Mapping[str, float]) -> float:
+    """How many streams there are, of whatever phase."""
+    return sum(number for name, number in metrics.items() if name.startswith("clarion_streams"))
 
 
 class RawStream:
@@ -172,6 +177,12 @@ class ServerProcess:
         text = (await client.get("/metrics")).text
         pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
+
+    async def until(self, client: httpx2.AsyncClient, condition: Callable[[dict[str, float]], object]) -> None:
+        """Wait until the metrics are as `condition` says; raises TimeoutError when they never are."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition(await self.metrics(client)):
+                pass  # each look is a request: the server has its turn
 
     async def start(self) -> None:
         """Start, and return once requests are answered. Raises RuntimeError with the server's log when it ends."""

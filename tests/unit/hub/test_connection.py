@@ -727,3 +727,39 @@ async def test_nothing_is_written_after_the_close() -> None:
             await rig.dispatched()
             await rig.clock.advance(60)
             assert [frame.name for frame in stream.frames] == ["subscription.open"]
+
+
+async def test_what_waits_goes_first_when_the_transport_is_free_before_the_stream_has_heard_of_it() -> None:
+    async with opened_hub() as rig:
+        await rig.subscribe()
+        async with rig.stream() as stream:
+            await lagging(rig, stream, 3)
+            stream.sink._paused = False  # takes writes, but whoever waits for that was not woken yet
+            await rig.emit_some(2)
+            await rig.dispatched()
+            await resumed(stream)
+            assert stream.seqs == [1, 2, 3, 4, 5]
+
+
+async def test_a_lag_frame_leaves_with_the_first_survivors_so_that_one_flurry_is_told_once() -> None:
+    async with opened_hub() as rig:
+        await rig.subscribe()
+        async with rig.stream() as stream:
+            await lagging(rig, stream, 117)
+            written = len(stream.sink.writes)
+            await resumed(stream, room=1)
+            assert len(stream.sink.writes) == written + 1
+            assert len(stream.of("subscription.lag")) == 1
+            assert len(stream.events) > 0
+
+
+async def test_a_stream_whose_transport_is_paused_from_the_start_opens_when_it_is_free() -> None:
+    async with opened_hub() as rig:
+        await rig.subscribe()
+        sink = FakeSink()
+        sink.pause()
+        async with rig.stream(sink=sink) as stream:
+            assert stream.frames == []
+            await rig.emit_some(2)
+            await resumed(stream)
+            assert [frame.name for frame in stream.frames] == ["subscription.open", "event", "event"]

@@ -1,0 +1,57 @@
+"""Ids and cursors."""
+
+import random
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ulid import ULID
+
+from clarion.ids import format_cursor, new_epoch, new_event_id, new_subscription_id, parse_cursor
+from clarion.model import Position
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 10**18 - 1))
+def test_a_cursor_is_read_as_it_is_written(epoch: int, seq: int) -> None:
+    position = Position(f"{epoch:08x}", seq)
+    assert parse_cursor(format_cursor(position), "ffffffff") == position
+    assert format_cursor(position) == str(position)
+
+
+def test_a_bare_integer_means_the_current_epoch() -> None:
+    assert parse_cursor(" 12 ", "0000000a") == Position("0000000a", 12)
+
+
+@pytest.mark.parametrize("text", [
+    "", " ", "-1", "+1", "1.5", "1e3", "0x10", "earliest", "0000000a", "0000000a-", "-5", "0000000A-5", "0000000a-5-6",
+    "0000000g-5", "000000a-5", "0000000a--5", "1" * 19, "٣", "5\x00", "1 2", "null", "5;", "'5'", "\ud800", "9" * 100_000,
+])  # fmt: skip
+def test_what_is_no_cursor_is_none(text: str) -> None:
+    assert parse_cursor(text, "0000000a") is None
+
+
+@given(st.text())
+def test_no_text_breaks_the_reading_of_cursors(text: str) -> None:
+    position = parse_cursor(text, "0000000a")
+    assert position is None or 0 <= position.seq < 10**18
+
+
+@given(st.integers(0, 2**47 * 1000), st.binary(min_size=10, max_size=10))
+def test_an_event_id_is_the_ulid_of_its_moment_and_randomness(at: int, drawn: bytes) -> None:
+    made = new_event_id(at, lambda count: drawn[:count])
+    assert made == str(ULID((at // 1000).to_bytes(6, "big") + drawn))
+
+
+def test_event_ids_sort_by_time_and_a_clock_before_1970_is_none() -> None:
+    chance = random.Random(1).randbytes
+    made = [new_event_id(at * 1_000_000, chance) for at in range(100)]
+    assert made == sorted(made)
+    assert len({new_event_id(5, chance) for _ in range(1000)}) == 1000
+    assert new_event_id(-5, lambda count: b"\0" * count) == "0" * 26
+
+
+def test_subscription_ids_and_epochs_have_their_form() -> None:
+    chance = random.Random(2).randbytes
+    assert uuid.UUID(new_subscription_id(chance)).version == 4
+    assert parse_cursor(f"{new_epoch(chance)}-1", "0") is not None
