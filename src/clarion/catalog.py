@@ -9,6 +9,7 @@ family, else nothing, and the topic is `custom`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from clarion.catalog_topics import BUILT_IN, CATEGORIES
@@ -27,6 +28,7 @@ __all__ = [
     "NONE_DECLARED",
     "Catalog",
     "Declared",
+    "fields_of",
 ]
 
 DEFAULT_CATEGORY = "custom"
@@ -109,6 +111,13 @@ class Catalog:
                 keys.update(_keys_of(declaration.schema))
         return keys.__contains__
 
+    def unknown(self, patterns: Iterable[str], declared: Declared = NONE_DECLARED) -> dict[str, str | None]:
+        """Those of the globs `patterns` that no known topic or family can match, each with the known name that it may
+        be a misspelling of. They are allowed all the same: any valid topic can be emitted."""
+        names = [declaration.pattern for declaration in (*self._built_in, *declared)]
+        missing = [pattern for pattern in patterns if not any(True for _ in self._reached_by(glob(pattern), declared))]
+        return {pattern: next(iter(get_close_matches(pattern, names, n=1)), None) for pattern in missing}
+
     def validate_payload(self, topic: str, payload: Mapping[str, Any], declared: Declared = NONE_DECLARED) -> None:
         """Raises InvalidEvent when the tenant's own declaration speaks for `topic` and `payload` breaks its schema.
 
@@ -165,6 +174,19 @@ class Catalog:
             found = self.find(pattern.text, declared)
             return () if found is None else (found,)
         return [found for found in (*self._built_in, *declared) if _can_match(pattern, found.pattern)]
+
+
+def fields_of(declaration: TopicDeclaration) -> dict[str, str]:
+    """The top-level fields that a declaration's schema names, with their JSON types (`any` when it names none)."""
+    properties = declaration.schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return {}
+    return {name: _type_of(schema) for name, schema in properties.items()}
+
+
+def _type_of(schema: object) -> str:
+    kind = schema.get("type") if isinstance(schema, Mapping) else None
+    return "|".join(map(str, kind)) if isinstance(kind, list) else str(kind or "any")
 
 
 def _can_match(pattern: Pattern, declared: str) -> bool:

@@ -48,10 +48,23 @@ def decode(data: bytes | str) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
+        if isinstance(data, bytes):
+            _check_utf8(data)
         line, column = error.lineno, error.colno
         raise MalformedJSON(
             f"not valid JSON at line {line}, column {column}: {error.msg.split(':')[0]}",
             details={"position": {"line": line, "column": column, "offset": error.pos}},
+        ) from None
+
+
+def _check_utf8(data: bytes) -> None:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        position = position_in(data, error.start)
+        raise MalformedJSON(
+            f"not valid UTF-8 at line {position['line']}, column {position['column']}; JSON is UTF-8",
+            details={"position": position},
         ) from None
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "SubjectConsent",
     "Subscription",
     "TopicDeclaration",
+    "Truncation",
     "isoformat",
     "parse_time",
 ]
@@ -111,6 +112,17 @@ class After:
 Start: TypeAlias = Earliest | Latest | After
 
 
+class Truncation(StrEnum):
+    """Why a position is not one to go on from as if nothing had been missed."""
+
+    RETENTION = "retention"
+    """Events after it are no longer kept."""
+    EPOCH = "epoch"
+    """It belongs to another life of the log."""
+    AHEAD = "ahead"
+    """It lies past the newest event."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What a tenant's log holds: events with `floor < seq <= head`; this epoch began after `start`."""
@@ -120,23 +132,24 @@ class Bounds:
     floor: int
     head: int
 
-    def resolve(self, start: Start) -> tuple[int, bool]:
-        """The seq to read after, and whether events between `start` and there can no longer be had.
+    def resolve(self, start: Start) -> tuple[int, Truncation | None]:
+        """The seq to read after, and why events between `start` and there cannot be had, if they cannot.
 
         A position below the floor continues at the oldest retained event; one of another epoch at this epoch's
         beginning; one past the head, which nobody was ever given, at the head (HOUSE invariant 2).
         """
         match start:
             case Latest():
-                return self.head, False
+                return self.head, None
             case Earliest():
-                return self.floor, False
+                return self.floor, None
             case After(position):
                 if position.epoch != self.epoch:
-                    return max(self.start, self.floor), True
+                    return max(self.start, self.floor), Truncation.EPOCH
                 if position.seq > self.head:
-                    return self.head, True
-                return max(position.seq, self.floor), position.seq < self.floor
+                    return self.head, Truncation.AHEAD
+                behind = position.seq < self.floor
+                return max(position.seq, self.floor), Truncation.RETENTION if behind else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,70 +1,33 @@
-"""The server: every part put together behind one ASGI application, and run by uvicorn.
-
-Streams are raw ASGI, in front of Starlette; `/mcp` is the official SDK's own application; the rest is Starlette. All
-three stand behind the same check of Host and Origin and the same keys.
-"""
+"""The server: settings become an application over a data directory, which uvicorn runs until a signal."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 import uvicorn
-from mcp.server.auth.middleware.auth_context import get_access_token
-from mcp.server.auth.provider import AccessToken
-from mcp.server.auth.settings import AuthSettings
-from mcp.server.mcpserver import MCPServer
-from mcp.server.transport_security import TransportSecuritySettings
-from pydantic import AnyHttpUrl
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from clarion import __version__
-from clarion.api.admin import AdminEndpoints
-from clarion.api.consent import ConsentEndpoints
-from clarion.api.events import EventsEndpoint
-from clarion.api.http import bearer, endpoint, error_response, json_response
-from clarion.api.inbound import InboundEndpoint
-from clarion.api.keys import KeyEndpoints
-from clarion.api.operations import OperationsEndpoints
-from clarion.api.topics import TopicEndpoints
-from clarion.auth.keys import Authenticator, KeyService, require
+from clarion.app import App
+from clarion.auth.keys import Authenticator, KeyService
 from clarion.clock import Clock, SystemClock
 from clarion.composition import open_backend
-from clarion.errors import ClarionError, Forbidden, StoreUnavailable, Unauthenticated
+from clarion.errors import ClarionError
 from clarion.hub.hub import Hub, HubLimits
 from clarion.ids import Randomness
 from clarion.local import DataDirectory, local_tenant
 from clarion.logs import configure, get_logger
-from clarion.model import ApiKey, Principal, Role
 from clarion.settings import Settings
 from clarion.sources.emit import Emitter
 from clarion.sources.inbound import read_sources
-from clarion.stores.protocols import Backend
-from clarion.wires.pact import PUSH_PATH, push_endpoint, push_tools
-from clarion.wires.sse import Receive, Scope, Send
 
 __all__ = ["App", "open_app", "run"]
-
-MCP_PATH = "/mcp"
-
-INSTRUCTIONS = (
-    "Clarion pushes events to you the moment they happen. Call list_topics to see what there is, then subscribe with "
-    "topic patterns and, if you like, a filter; never poll."
-)
-
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 GC_YOUNG_OBJECTS = 50_000
 """Objects, not yet freed, that are made between two runs of the garbage collector. Bounds what cycles can hold."""
@@ -73,210 +36,6 @@ STOP_SECONDS = 10
 """How long a stop waits for requests that are under way."""
 
 logger = get_logger("clarion.server")
-
-
-class Guard:
-    """Refuses browsers from origins that are not configured, and names that this server does not answer to."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._origins = frozenset(settings.allowed_origins)
-        hosts = settings.allowed_hosts
-        open_to_any = not hosts and settings.host not in ("127.0.0.1", "::1", "localhost")
-        self._hosts = None if open_to_any else frozenset((*_LOOPBACK, settings.host, *hosts))
-
-    def refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> Response | None:
-        """The answer to a request that may not come in; None for one that may."""
-        for name, value in headers:
-            if name == b"origin" and value.decode("latin-1") not in self._origins:
-                return error_response(
-                    Forbidden("this origin may not call the server; an operator can add it to allowed_origins")
-                )
-            if name == b"host" and self._hosts is not None:
-                host = value.decode("latin-1")
-                host = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-                if host.lower() not in self._hosts:
-                    return json_response(
-                        {
-                            "error": {
-                                "code": "misdirected",
-                                "message": "this server does not answer to that host name; an operator can add it "
-                                "to allowed_hosts",
-                            }
-                        },
-                        421,
-                    )
-        return None
-
-
-class App:
-    """The ASGI application over one hub."""
-
-    def __init__(
-        self, hub: Hub, authenticator: Authenticator, emitter: Emitter, backend: Backend, settings: Settings,
-        randomness: Randomness,
-    ) -> None:  # fmt: skip
-        self.hub = hub
-        self._guard = Guard(settings)
-        self._authenticator = authenticator
-        self._push = push_endpoint(hub)
-        self.mcp = _mcp_server(hub, authenticator, settings)
-        self._mcp_app = self.mcp.streamable_http_app(
-            streamable_http_path=MCP_PATH,
-            stateless_http=True,
-            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-        )
-        keys = KeyService(backend.keys, authenticator, hub.clock, randomness)
-        self._api = _api(hub, authenticator, keys, emitter, settings)
-        self._entry: Callable[[Scope, Receive, Send], Any] = self._route
-        if settings.allowed_origins:
-            self._entry = CORSMiddleware(
-                self._route,
-                allow_origins=settings.allowed_origins,
-                allow_methods=["GET", "POST", "PUT", "DELETE"],
-                allow_headers=["*"],
-                expose_headers=["mcp-session-id"],
-            )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"this application serves http, not {scope['type']}")
-        refusal = self._guard.refusal(scope["headers"])
-        if refusal is not None:
-            await refusal(scope, receive, send)
-        else:
-            await self._entry(scope, receive, send)
-
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if path == PUSH_PATH:
-            await self._serve_push(scope, receive, send)
-        elif path == MCP_PATH:
-            await self._serve_mcp(scope, receive, send)
-        else:
-            await self._api(scope, receive, send)
-
-    async def _serve_mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._authenticator.authenticate(bearer(scope["headers"]))
-        except StoreUnavailable as error:
-            await error_response(error)(scope, receive, send)  # the SDK's own check would answer 500
-            return
-        except Unauthenticated:
-            pass  # the SDK's to refuse
-        await self._mcp_app(scope, receive, send)
-
-    async def _serve_push(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "GET":
-            await _method_not_allowed("GET")(scope, receive, send)
-            return
-        try:
-            key = await self._authenticator.authenticate(bearer(scope["headers"]))
-            require(key, Role.SUBSCRIBER)
-            await self._push(scope, receive, send, key.principal, key.key_id)
-        except ClarionError as error:
-            await error_response(error)(scope, receive, send)
-
-
-class _Verifier:
-    """Our keys, as the SDK asks for them."""
-
-    def __init__(self, authenticator: Authenticator) -> None:
-        self._authenticator = authenticator
-
-    async def verify_token(self, token: str) -> AccessToken | None:
-        try:
-            key = await self._authenticator.authenticate(token)
-        except Unauthenticated:
-            return None
-        scopes = [role.value for role in Role] if key.role is Role.ADMIN else [key.role.value]
-        return AccessToken(
-            token=key.key_id,
-            client_id=f"{key.tenant}/{key.subject}",
-            scopes=scopes,
-            subject=key.subject,
-            claims={"tenant": key.tenant, "key_id": key.key_id},
-        )
-
-
-def _caller() -> Principal:
-    """Whose tool call is being served."""
-    token = get_access_token()
-    if token is None or token.subject is None or token.claims is None:
-        raise Unauthenticated()
-    return Principal(token.claims["tenant"], token.subject)
-
-
-def _mcp_server(hub: Hub, authenticator: Authenticator, settings: Settings) -> MCPServer[Any]:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    auth = AuthSettings(
-        # Keys are made here, by `clarion keys`; there is no OAuth server, and no metadata names one.
-        issuer_url=AnyHttpUrl(f"http://{host}:{settings.port}"),
-        resource_server_url=None,
-        required_scopes=[Role.SUBSCRIBER.value],
-    )
-    return MCPServer(
-        "clarion",
-        title="Clarion",
-        instructions=INSTRUCTIONS,
-        version=__version__,
-        auth=auth,
-        token_verifier=_Verifier(authenticator),
-        tools=push_tools(hub, _caller),
-        log_level="WARNING",
-    )
-
-
-def _api(hub: Hub, authenticator: Authenticator, keys: KeyService, emitter: Emitter, settings: Settings) -> Starlette:
-    consent, topics = ConsentEndpoints(hub.consent), TopicEndpoints(hub.topics)
-    admin, operations = AdminEndpoints(hub), OperationsEndpoints(hub)
-    key_endpoints = KeyEndpoints(keys, hub.end)
-    configured = [{"name": name, **source} for name, source in settings.inbound.items()]
-    inbound = InboundEndpoint(read_sources(configured, os.environ), emitter, hub.clock)
-
-    def route(path: str, method: str, serve: Callable[[Request, ApiKey], Any], *roles: Role) -> Route:
-        return Route(path, endpoint(authenticator, roles, serve), methods=[method])
-
-    outbound = "/v1/admin/mcp/outbound"
-    return Starlette(
-        routes=[
-            route("/v1/events", "POST", EventsEndpoint(emitter), Role.PUBLISHER),
-            route("/v1/topics", "GET", topics.listing, Role.PUBLISHER, Role.SUBSCRIBER),
-            route("/v1/topics/{topic}", "PUT", topics.declare),
-            route("/v1/consent", "POST", consent.record),
-            route("/v1/consent/check", "POST", consent.check, Role.PUBLISHER),
-            route("/v1/consent/{subject:path}", "GET", consent.history),
-            route("/v1/keys", "POST", key_endpoints.create),
-            route("/v1/keys", "GET", key_endpoints.listing),
-            route("/v1/keys/{key_id}", "DELETE", key_endpoints.revoke),
-            route(f"{outbound}/summary", "GET", admin.summary),
-            route(f"{outbound}/subscriptions", "GET", admin.subscriptions),
-            route(f"{outbound}/deliveries", "GET", admin.deliveries),
-            Route("/v1/inbound/{source}", inbound.receive, methods=["POST"]),
-            Route("/healthz", operations.healthz),
-            Route("/readyz", operations.readyz),
-            Route("/metrics", operations.metrics),
-        ],
-        exception_handlers={HTTPException: _http_error, Exception: _crash},
-    )
-
-
-def _method_not_allowed(allowed: str) -> Response:
-    error = {"code": "method_not_allowed", "message": "Method Not Allowed"}
-    return json_response({"error": error}, 405, {"allow": allowed})
-
-
-async def _http_error(_request: Request, error: Exception) -> Response:
-    """404 and 405, in the same form as every other error."""
-    if not isinstance(error, HTTPException):
-        raise error
-    names = {404: "not_found", 405: "method_not_allowed"}
-    body = {"error": {"code": names.get(error.status_code, "http_error"), "message": str(error.detail)}}
-    return json_response(body, error.status_code, error.headers)
-
-
-async def _crash(_request: Request, _error: Exception) -> Response:
-    """An unexpected failure: the log holds it, the answer does not."""
-    return json_response({"error": {"code": "internal", "message": "Something went wrong on the server."}}, 500)
 
 
 @asynccontextmanager
@@ -288,10 +47,12 @@ async def open_app(
     randomness: Randomness = secrets.token_bytes,
     url: str | None = None,
     restored: bool = False,
+    inbound: bool = True,
 ) -> AsyncIterator[App]:
     """The application over the settings' data directory (or the store behind `url`), running until the block ends.
 
-    `local_secret`: the secret that makes operators' bearers, once there is one. The caller owns the directory.
+    `local_secret`: the secret that makes operators' bearers, once there is one. `inbound`: take inbound webhooks, for
+    which their secrets must be there. The caller owns the directory.
     """
     clock = clock or SystemClock()
 
@@ -308,6 +69,8 @@ async def open_app(
         retention_bytes=None if settings.retention_mb is None else settings.retention_mb * 1024 * 1024,
         audit_retention_seconds=settings.audit_retention_days * 86_400,
     )
+    configured = [{"name": name, **source} for name, source in settings.inbound.items()] if inbound else []
+    sources = read_sources(configured, os.environ)  # before anything is opened, or an epoch begun
     async with open_backend(
         url or f"sqlite:{settings.data}",
         synchronous=settings.synchronous,
@@ -319,7 +82,8 @@ async def open_app(
         hub = Hub(backend, limits=limits, clock=clock, randomness=randomness)
         authenticator = Authenticator(backend.keys, operator_of)
         emitter = Emitter(hub, clock=clock, randomness=randomness, max_payload_bytes=settings.max_payload_bytes)
-        app = App(hub, authenticator, emitter, backend, settings, randomness)
+        keys = KeyService(backend.keys, authenticator, clock, randomness)
+        app = App(hub, emitter, authenticator, keys, sources, settings)
         async with hub.running(), app.mcp.session_manager.run():
             yield app
 
@@ -380,9 +144,13 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+    except socket.gaierror as error:
+        listener.close()
+        raise ClarionError(f"cannot listen on {host!r}: {error.strerror}; choose another with --host") from None
     except OSError as error:
         listener.close()
-        raise ClarionError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
+        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise ClarionError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with {option}") from None
     listener.listen(4096)
     listener.setblocking(False)
     return listener

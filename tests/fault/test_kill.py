@@ -174,7 +174,7 @@ async def test_what_was_acknowledged_survives_kills_and_streams_resume_without_a
             publishing = [tasks.create_task(publisher.run()) for publisher in publishers]
             for _ in range(ROUNDS):
                 aim = acknowledged_by(publishers) + chance.randrange(20, 400)
-                await until(lambda aim=aim: acknowledged_by(publishers) >= aim)
+                await until(lambda aim=aim: acknowledged_by(publishers) >= aim)  # type: ignore[misc]
                 load.up.clear()
                 await server.kill()
                 await server.start()

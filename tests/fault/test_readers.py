@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from clarion.testing.hubs import Frame
+from clarion.testing.hubs import Frame, until
 from clarion.testing.server import RawStream, ServerProcess, served
 
 pytestmark = pytest.mark.fault
@@ -76,9 +76,7 @@ class Crowd:
         for number in range(first, first + EVENTS):
             self.sent[number] = time.monotonic()
             await emit(client, "deal.won", {"n": number})
-            async with asyncio.timeout(30):
-                while len(self.latencies.get(number, ())) < len(self.streams):
-                    await asyncio.sleep(0.001)
+            await until(lambda number=number: len(self.latencies.get(number, ())) == len(self.streams))  # type: ignore[misc]
         taken = sorted(one for number in range(first, first + EVENTS) for one in self.latencies[number])
         return statistics.median(taken), taken[int(len(taken) * 0.99)]
 
@@ -151,7 +149,7 @@ async def test_a_healthy_reader_of_ten_thousand_events_in_one_burst_loses_none(t
         posting = asyncio.create_task(
             client.post("/v1/events", content=lines, headers={"content-type": "application/x-ndjson"})
         )
-        frames = []
+        frames: list[Frame] = []
         async with asyncio.timeout(60):
             while sum(frame.name == "event" for frame in frames) < burst:
                 frames += await stream.frames()
@@ -172,8 +170,7 @@ async def test_a_stalled_reader_that_reads_on_gets_the_lag_frame_then_the_newest
         assert (await client.post("/v1/events", json=body)).status_code == 200
         end = (await client.post("/v1/events", json={"topic": "custom.end", "payload": {}})).json()["seq"]
         # The end is in the ring once it was dispatched: nothing may be read before.
-        while (await server.metrics(client))["clarion_events_dispatched_total"] < end:
-            pass
+        await server.until(client, lambda metrics: metrics["clarion_events_dispatched_total"] >= end)
         frames = await read_until(stream, "custom.end")
         names = [frame.name for frame in frames]
         (lag,) = [frame for frame in frames if frame.name == "subscription.lag"]

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from clarion.testing.hubs import Frame
 from clarion.testing.server import ServerProcess, served
 
 pytestmark = [
@@ -56,6 +57,7 @@ async def accepted(client: httpx2.AsyncClient, event: dict[str, Any]) -> None:
     """Post as the server advises, again and again, until it is accepted."""
     async with asyncio.timeout(20):
         while (answer := await client.post("/v1/events", json=event)).status_code == 503:
+            assert_unavailable(answer)
             await asyncio.sleep(0.05)
     assert answer.status_code == 201, answer.text
 
@@ -101,7 +103,7 @@ async def test_a_full_disk_refuses_with_503_stores_nothing_half_and_is_recovered
         await server.kill()
         await server.start()
         async with server.http() as fresh:
-            assert await numbers_in_log(server, fresh) == stored + [-1]
+            assert await numbers_in_log(server, fresh) == [*stored, -1]
 
 
 async def test_a_server_whose_disk_is_full_still_delivers_and_still_stops(tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ async def test_a_server_whose_disk_is_full_still_delivers_and_still_stops(tmp_pa
             seqs += [frame.seq for frame in await stream.frames() if frame.name == "event"]
         began = time.monotonic()
         assert await server.terminate() == 0
-        print(f"stopped in {time.monotonic() - began:.1f} s", server.log)
+        print(f"stopped in {time.monotonic() - began:.1f} s")
         assert await stream.frames() == []
         stream.close()
 
@@ -135,7 +137,7 @@ async def test_a_locked_database_refuses_with_503_and_is_recovered_from(tmp_path
         for answer in answers:
             assert_unavailable(answer)
         stream = await server.stream("auditor", cursor="earliest")  # reading goes on
-        frames = []
+        frames: list[Frame] = []
         while not any(frame.name == "event" for frame in frames):
             frames += await stream.frames()
         stream.close()

@@ -16,9 +16,10 @@ import uvicorn
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from clarion.app import MCP_PATH, App
 from clarion.clock import Clock
 from clarion.local import local_bearer
-from clarion.server import MCP_PATH, App, open_app
+from clarion.server import open_app
 from clarion.settings import load_settings
 
 SECRET = "the operator's secret of this run"

@@ -56,7 +56,8 @@ def test_what_is_not_json_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize(("data", "line", "column"), [
-    (b'{"topic": "deal.won" "payload"}', 1, 22), (b'{\n "a": 1,\n}', 2, 8), (b"", 1, 1), (b"nul", 1, 4), (b"[1,]", 1, 3),
+    (b'{"topic": "deal.won" "payload"}', 1, 22),
+    (b'{\n "a": 1,\n}', 2, 8), (b"", 1, 1), (b"nul", 1, 4), (b"[1,]", 1, 3),
 ])  # fmt: skip
 def test_malformed_json_is_told_with_its_place(data: bytes, line: int, column: int) -> None:
     with pytest.raises(MalformedJSON) as refused:

@@ -5,36 +5,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clarion.encoding import encode
-from clarion.model import After, Bounds, Earliest, Event, Latest, Position, Start, isoformat, parse_time
+from clarion.model import After, Bounds, Earliest, Event, Latest, Position, Start, Truncation, isoformat, parse_time
 from clarion.testing.contracts.examples import draft
 
 BOUNDS = Bounds("0000000a", start=10, floor=20, head=50)
 
 
 @pytest.mark.parametrize(("start", "seq", "truncated"), [
-    (Latest(), 50, False),
-    (Earliest(), 20, False),
-    (After(Position("0000000a", 20)), 20, False),
-    (After(Position("0000000a", 19)), 20, True),
-    (After(Position("0000000a", 0)), 20, True),
-    (After(Position("0000000a", 35)), 35, False),
-    (After(Position("0000000a", 50)), 50, False),
-    (After(Position("0000000a", 51)), 50, True),
-    (After(Position("0000000b", 35)), 20, True),
-    (After(Position("0000000b", 10**17)), 20, True),
+    (Latest(), 50, None),
+    (Earliest(), 20, None),
+    (After(Position("0000000a", 20)), 20, None),
+    (After(Position("0000000a", 19)), 20, Truncation.RETENTION),
+    (After(Position("0000000a", 0)), 20, Truncation.RETENTION),
+    (After(Position("0000000a", 35)), 35, None),
+    (After(Position("0000000a", 50)), 50, None),
+    (After(Position("0000000a", 51)), 50, Truncation.AHEAD),
+    (After(Position("0000000b", 35)), 20, Truncation.EPOCH),
+    (After(Position("0000000b", 10**17)), 20, Truncation.EPOCH),
 ])  # fmt: skip
-def test_a_start_resolves_to_where_reading_goes_on(start: Start, seq: int, truncated: bool) -> None:
+def test_a_start_resolves_to_where_reading_goes_on(start: Start, seq: int, truncated: Truncation | None) -> None:
     assert BOUNDS.resolve(start) == (seq, truncated)
 
 
 def test_another_epochs_position_continues_at_this_epochs_beginning() -> None:
-    assert Bounds("0000000a", start=30, floor=5, head=50).resolve(After(Position("0000000b", 2))) == (30, True)
+    assert Bounds("0000000a", start=30, floor=5, head=50).resolve(After(Position("0000000b", 2))) == (
+        30,
+        Truncation.EPOCH,
+    )
 
 
 def test_an_empty_log_has_one_place() -> None:
     empty = Bounds("0000000a", 0, 0, 0)
     for start in (Latest(), Earliest(), After(Position("0000000a", 0))):
-        assert empty.resolve(start) == (0, False)
+        assert empty.resolve(start) == (0, None)
 
 
 @given(st.integers(0, 60), st.booleans())

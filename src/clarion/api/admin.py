@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from clarion.api.http import json_response
+from clarion.api.http import check_query, json_response
 from clarion.errors import Forbidden, InvalidInput
 from clarion.hub.hub import Hub
 from clarion.hub.services import COST_PER_DELIVERY_CENTS, cost_cents
@@ -53,8 +53,9 @@ class AdminEndpoints:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
-    async def summary(self, _request: Request, key: ApiKey) -> Response:
+    async def summary(self, request: Request, key: ApiKey) -> Response:
         require_module(key)
+        check_query(request)
         active, deleted = await self._hub.subscriptions.count(key.tenant)
         totals = await self._hub.deliveries.totals(key.tenant)
         streams = list(self._hub.connections(key.tenant))
@@ -74,6 +75,7 @@ class AdminEndpoints:
 
     async def subscriptions(self, request: Request, key: ApiKey) -> Response:
         require_module(key)
+        check_query(request, "limit", "after", "include_deleted")
         query = request.query_params
         limit = _limit(query.get("limit"))
         rows = await self._hub.subscriptions.of_tenant(
@@ -93,6 +95,7 @@ class AdminEndpoints:
     async def deliveries(self, request: Request, key: ApiKey) -> Response:
         """The newest audit rows, of one subscription when `subscription_id` is given."""
         require_module(key)
+        check_query(request, "limit", "subscription_id")
         query = request.query_params
         rows = await self._hub.deliveries.rows(
             key.tenant, subscription_id=query.get("subscription_id"), limit=_limit(query.get("limit"))

@@ -70,7 +70,7 @@ class EventsEndpoint:
         body = await read_body(request, MAX_BATCH_BYTES)
         if kind in NDJSON:
             return await self._several(key.principal, _lines(body))
-        parsed = decode(body)
+        parsed = _parsed(body)
         if isinstance(parsed, list):
             return await self._several(key.principal, parsed)
         receipt = await self._emitter.emit(key.principal, emission_of(parsed))
@@ -112,8 +112,24 @@ class EventsEndpoint:
         return [outcome or next(emitted) for outcome in outcomes]
 
 
+def _parsed(body: bytes) -> Any:
+    try:
+        return decode(body)
+    except MalformedJSON as error:
+        first, _, rest = body.strip().partition(b"\n")
+        if rest and first.rstrip().startswith(b"{") and first.rstrip().endswith(b"}"):
+            hint = f"{error.message}. For one event a line, send content-type {NDJSON[0]}"
+            raise MalformedJSON(hint, details=error.details) from None
+        raise
+
+
 def _lines(body: bytes) -> list[Any]:
     """Each line's JSON value, or the error that stands for it, with the line's number. Blank lines are skipped."""
+    if body.count(b"\n") > 2 * MAX_BATCH:  # blank ones count too: splitting millions of them would hold up everything
+        raise PayloadTooLarge(
+            f"the request has more than {2 * MAX_BATCH} lines; send them in parts",
+            details={"limit": "lines", "max": 2 * MAX_BATCH},
+        )
     items: list[Any] = []
     for number, line in enumerate(body.split(b"\n"), 1):
         if not line.strip():

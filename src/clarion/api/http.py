@@ -25,6 +25,7 @@ __all__ = [
     "MAX_BODY_BYTES",
     "Endpoint",
     "bearer",
+    "check_query",
     "endpoint",
     "error_response",
     "json_response",
@@ -90,6 +91,14 @@ def endpoint(
             return Response(status_code=499)
 
     return guarded
+
+
+def check_query(request: Request, *known: str) -> None:
+    """Raises InvalidInput for a query parameter that is none of `known`: ignored, it would look like an answer."""
+    for name in request.query_params:
+        if name not in known:
+            allowed = f"known are {', '.join(known)}" if known else "there are none"
+            raise InvalidInput(f"unknown query parameter {name!r}; {allowed}", field=name, rule="unknown")
 
 
 async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:

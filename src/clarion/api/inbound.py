@@ -12,10 +12,13 @@ from starlette.responses import Response
 
 from clarion.api.http import error_response, json_response, read_body
 from clarion.clock import Clock
-from clarion.errors import ClarionError
+from clarion.errors import ClarionError, Unauthenticated, codes
+from clarion.logs import get_logger
 from clarion.model import Principal
 from clarion.sources.emit import Emission, Emitter
 from clarion.sources.inbound import InboundSource, bad_signature
+
+logger = get_logger("clarion.inbound")
 
 __all__ = ["MAX_INBOUND_BYTES", "InboundEndpoint"]
 
@@ -23,16 +26,24 @@ MAX_INBOUND_BYTES = 1024 * 1024
 """Bytes of an inbound webhook's body, read before anything about its sender is known."""
 
 
+QUIET_SECONDS = 10.0
+"""Between two log lines about callers without a valid signature: anybody can send those. All are counted."""
+
+
 class InboundEndpoint:
     def __init__(self, sources: Mapping[str, InboundSource], emitter: Emitter, clock: Clock) -> None:
         self._sources = sources
         self._emitter = emitter
         self._clock = clock
+        self._quiet_until = 0.0
+        self.refused: dict[tuple[str, str], int] = {}
+        """How many deliveries were refused, by configured source (or "unknown") and error code."""
 
     async def receive(self, request: Request) -> Response:
         """202 recorded, 200 recorded before; an unknown source answers as a bad signature does."""
         try:
-            source = self._sources.get(request.path_params["source"])
+            name = request.path_params["source"]
+            source = self._sources.get(name)
             if source is None:
                 raise bad_signature()
             body = await read_body(request, MAX_INBOUND_BYTES)
@@ -52,6 +63,7 @@ class InboundEndpoint:
             )
             receipt = await self._emitter.emit(Principal(event.tenant, f"inbound:{event.source}"), emission)
         except ClarionError as error:
+            self._refused(name, error)
             return error_response(error)
         except ClientDisconnect:
             return Response(status_code=499)
@@ -59,3 +71,14 @@ class InboundEndpoint:
             {"event_id": receipt.event_id, "topic": receipt.topic, "duplicate": receipt.duplicate},
             200 if receipt.duplicate else 202,
         )
+
+    def _refused(self, name: str, error: ClarionError) -> None:
+        """Count a refusal, and tell the operator; the caller learns no more than its answer says."""
+        known = name if name in self._sources else "unknown"
+        reason = "unknown_source" if known == "unknown" else codes(error).code
+        self.refused[known, reason] = self.refused.get((known, reason), 0) + 1
+        if isinstance(error, Unauthenticated) and self._clock.monotonic() < self._quiet_until:
+            return
+        if isinstance(error, Unauthenticated):
+            self._quiet_until = self._clock.monotonic() + QUIET_SECONDS
+        logger.warning("inbound_refused", source=known, asked=name[:64] if known == "unknown" else None, reason=reason)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from clarion.api.http import json_response
+from clarion.api.inbound import InboundEndpoint
 from clarion.errors import StoreUnavailable
 from clarion.hub.connection import Phase
 from clarion.hub.hub import Hub
@@ -22,8 +23,9 @@ __all__ = ["OperationsEndpoints"]
 class _HubCollector(Collector):
     """The hub's counts at the moment of the scrape: nothing is counted twice on the hot path."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, inbound: InboundEndpoint) -> None:
         self._hub = hub
+        self._inbound = inbound
 
     def collect(self) -> Iterator[Metric]:
         totals = self._hub.totals
@@ -40,6 +42,12 @@ class _HubCollector(Collector):
         for phase in (Phase.REPLAY, Phase.LIVE, Phase.LAGGING):
             streams.add_metric([phase.value], counts[phase])
         yield streams
+        refused = CounterMetricFamily(
+            "clarion_inbound_refused", "Inbound webhooks that were refused", labels=["source", "reason"]
+        )
+        for (source, reason), count in self._inbound.refused.items():
+            refused.add_metric([source, reason], count)
+        yield refused
         yield _gauge("clarion_ring_events", "Events waiting in rings", waiting)
         yield _gauge("clarion_ring_bytes", "Bytes of distinct events that rings hold", self._hub.ring_bytes)
         yield _gauge("clarion_dispatch_failing", "1 while the store keeps events from being dispatched",
@@ -57,10 +65,10 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 
 class OperationsEndpoints:
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, inbound: InboundEndpoint) -> None:
         self._hub = hub
         self._registry = CollectorRegistry()
-        self._registry.register(_HubCollector(hub))
+        self._registry.register(_HubCollector(hub, inbound))
 
     async def healthz(self, _request: Request) -> Response:
         return json_response({"status": "ok"})

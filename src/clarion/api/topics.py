@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from clarion.api.http import json_response, read_object, take
+from clarion.api.http import check_query, json_response, read_object, take
 from clarion.errors import InvalidFilter
 from clarion.hub.services import TopicService
 from clarion.model import ApiKey, TopicDeclaration
@@ -30,6 +30,7 @@ class TopicEndpoints:
         self._topics = topics
 
     async def listing(self, request: Request, key: ApiKey) -> Response:
+        check_query(request, "category")
         found = await self._topics.listing(key.tenant, request.query_params.get("category"))
         return json_response({"topics": [_described(declaration) for declaration in found]})
 

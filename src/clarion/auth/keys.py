@@ -73,13 +73,13 @@ def _sha256(key: str) -> bytes:
 
 
 def mint(
-    tenant: str, subject: str, role: Role, modules: Iterable[str], *, at: int, randomness: Randomness
+    tenant: str, subject: str | None, role: Role, modules: Iterable[str], *, at: int, randomness: Randomness
 ) -> tuple[str, ApiKey]:
-    """A new key, and what is stored of it."""
+    """A new key, and what is stored of it. Without a subject it is a principal of its own, named by its id."""
     body = f"clarion_{_text(randomness, _KEY_ID_LENGTH)}_{_text(randomness, _SECRET_LENGTH)}"
     key = body + _checksum(body)
     key_id = body.split("_")[1]
-    return key, ApiKey(key_id, tenant, subject, role, tuple(modules), _sha256(key), at)
+    return key, ApiKey(key_id, tenant, subject or key_id, role, tuple(modules), _sha256(key), at)
 
 
 def parse(key: str) -> str | None:
@@ -144,7 +144,8 @@ class KeyService:
     async def create(
         self, tenant: str, role: str, *, subject: str | None = None, modules: Iterable[str] = ()
     ) -> tuple[str, ApiKey]:
-        """A new key, which is shown this once, and its record. The subject defaults to the role's name."""
+        """A new key, which is shown this once, and its record. Keys of one subject share its subscriptions; without
+        a subject the key is a principal of its own."""
         check_tenant(tenant)
         try:
             known = Role(role)
@@ -156,8 +157,7 @@ class KeyService:
         wanted = tuple(dict.fromkeys(given))
         if wanted and known is not Role.ADMIN:
             raise InvalidInput("modules go with the role admin", field="modules", rule="role")
-        subject = subject if subject is not None else known.value
-        if not subject or len(subject) > 256 or not subject.isprintable():
+        if subject is not None and (not subject or len(subject) > 256 or not subject.isprintable()):
             raise InvalidInput("subject must be 1 to 256 printable characters", field="subject", rule="printable")
         key, record = mint(tenant, subject, known, wanted, at=self._clock.now(), randomness=self._randomness)
         await self._keys.add(record)

@@ -192,7 +192,7 @@ async def _in_process(target: Target, use: Callable[[ApiClient], Awaitable[T]]) 
     secret = secrets.token_urlsafe(32)
     answer: list[T] = []
     failure: ClarionError | None = None
-    async with open_app(settings, local_secret=lambda: secret) as app:
+    async with open_app(settings, local_secret=lambda: secret, inbound=False) as app:
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
         key = local_bearer(secret, target.tenant)
         async with ApiClient("http://127.0.0.1", key, transport=transport) as api:

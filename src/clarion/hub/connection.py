@@ -23,7 +23,7 @@ from clarion.hub.protocols import Framing, Opening, Sink, Viewer
 from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, Parcel, Ring, RingBudget
 from clarion.logs import get_logger
-from clarion.model import Bounds, Event, Outcome, Position, Start, Subscription
+from clarion.model import Bounds, Event, Outcome, Position, Start, Subscription, Truncation
 from clarion.stores.protocols import EventLog
 from clarion.topics import glob
 
@@ -303,7 +303,7 @@ class Connection:
                     await self._writable()
                     continue
                 self._passed = self._handed = page.bounds.floor
-                self._announce(truncated=True)
+                self._announce(Truncation.RETENTION)
             if page.events:
                 await self._replay_page(page.events)
             # No await from here: whatever the dispatcher has dispatched by now, it was read above, or is read next.
@@ -365,7 +365,7 @@ class Connection:
 
     # -- sending --------------------------------------------------------------------------------------------------
 
-    def _announce(self, truncated: bool) -> None:
+    def _announce(self, truncated: Truncation | None) -> None:
         position = Position(self._epoch, self._passed)
         self._hand(self._framing.opened(Opening(self.viewer.client_id, self.subscriptions, position, truncated)))
 

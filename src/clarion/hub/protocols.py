@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clarion.hub.ring import Parcel
-from clarion.model import Position, Principal, Subscription
+from clarion.model import Position, Principal, Subscription, Truncation
 
 __all__ = ["Framing", "Opening", "Sink", "Viewer"]
 
@@ -23,12 +23,12 @@ class Viewer:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Where a stream begins: `position` is what it continues after; `truncated` tells that events before are gone."""
+    """Where a stream begins: it continues after `position`, which is not what was asked for when `truncated`."""
 
     client_id: str
     subscriptions: Sequence[Subscription]
     position: Position
-    truncated: bool
+    truncated: Truncation | None
 
 
 class Framing(Protocol):

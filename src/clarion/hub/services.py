@@ -118,6 +118,10 @@ class TopicService:
         """Raises InvalidEvent when the payload breaks a schema that the tenant declared for the topic."""
         self._catalog.validate_payload(topic, payload, await self.declared(tenant))
 
+    async def unknown(self, tenant: str, patterns: Sequence[str]) -> dict[str, str | None]:
+        """The patterns that no known topic can match, each with the name that may have been meant."""
+        return self._catalog.unknown(patterns, await self.declared(tenant))
+
     async def declared_keys(self, tenant: str, patterns: Sequence[str]) -> Callable[[str], bool]:
         return self._catalog.declared_keys(patterns, await self.declared(tenant))
 

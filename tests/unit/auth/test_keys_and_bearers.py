@@ -174,7 +174,8 @@ async def test_another_tenants_key_is_not_found() -> None:
 
 @pytest.mark.parametrize("arguments", [
     {"role": "owner"}, {"role": ""}, {"role": "Admin"}, {"role": "subscriber", "modules": ["admin"]},
-    {"role": "admin", "modules": ["root"]}, {"role": "admin", "modules": [["admin"]]}, {"role": "admin", "modules": [{}]},
+    {"role": "admin", "modules": ["root"]}, {"role": "admin", "modules": [["admin"]]},
+    {"role": "admin", "modules": [{}]},
     {"role": "admin", "subject": ""}, {"role": "admin", "subject": "a\nb"}, {"role": "admin", "subject": "x" * 257},
     {"role": "admin", "tenant": "Acme"}, {"role": "admin", "tenant": ""}, {"role": "admin", "tenant": "a/b"},
     {"role": "admin", "tenant": "a\n"}, {"role": "admin", "tenant": "-a"}, {"role": "admin", "tenant": "a" * 64},

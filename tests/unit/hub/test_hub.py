@@ -14,7 +14,7 @@ from clarion.hub.services import ConsentRequest
 from clarion.model import MICROSECONDS, Earliest, Principal, Subscription
 from clarion.stores.memory import open_memory
 from clarion.testing.clock import FakeClock
-from clarion.testing.hubs import opened_hub, settle
+from clarion.testing.hubs import opened_hub, settle, until
 from clarion.testing.sinks import FakeSink
 from clarion.wires.pact import PactFraming
 
@@ -98,8 +98,7 @@ async def test_a_change_while_a_stream_opens_is_not_lost() -> None:
         gone, kept = await rig.subscribe("deal.*"), await rig.subscribe("*")
         slow.free.clear()
         opening = asyncio.create_task(_opened(rig.hub))
-        while slow.calls == 0:
-            await asyncio.sleep(0)
+        await until(lambda: slow.calls)
         await rig.unsubscribe(gone)  # after it was read, before it was attached
         await rig.subscribe("*", purpose="marketing")
         added = await rig.subscribe("contact.*")
@@ -199,8 +198,7 @@ async def test_a_withdrawal_counts_although_its_caller_went_away() -> None:
             await rig.dispatched()
             assert stream.seqs == [1]
             recording = asyncio.create_task(rig.hub.consent.record("acme", ConsentRequest("ann", "withdrawn")))
-            while slow.calls == 0:
-                await asyncio.sleep(0)
+            await until(lambda: slow.calls)
             recording.cancel()  # the line is in the ledger by now
             await asyncio.wait([recording])
             slow.free.set()
