@@ -107,7 +107,7 @@ class App:
             stateless_http=True,
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
-        self._api = _api(hub, authenticator, keys, emitter, sources)
+        self._api = _api(hub, authenticator, keys, emitter, sources, metrics_public=settings.metrics_public)
         self._entry: Callable[[Scope, Receive, Send], Any] = self._route
         if settings.allowed_origins:
             self._entry = CORSMiddleware(
@@ -124,13 +124,15 @@ class App:
         refusal = self._guard.refusal(scope["headers"])
         if refusal is not None:
             await refusal(scope, receive, send)
+        elif scope["path"] == PUSH_PATH and scope["method"] != "OPTIONS":
+            await self._serve_push(scope, receive, send)  # not through a middleware, which would wrap `send`
         else:
             await self._entry(scope, receive, send)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path == PUSH_PATH:
-            await self._serve_push(scope, receive, send)
+        if path == PUSH_PATH:  # OPTIONS: what CORS had no answer to
+            await _method_not_allowed("GET")(scope, receive, send)
         elif path == MCP_PATH:
             await self._serve_mcp(scope, receive, send)
         else:
@@ -147,15 +149,25 @@ class App:
         await self._mcp_app(scope, receive, send)
 
     async def _serve_push(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "GET":
-            await _method_not_allowed("GET")(scope, receive, send)
-            return
+        cors = _cors_headers(scope["headers"])
         try:
-            key = await self._authenticator.authenticate(bearer(scope["headers"]))
-            require(key, Role.SUBSCRIBER)
-            await self._push(scope, receive, send, key.principal, key.key_id)
+            if scope["method"] != "GET":
+                refused = _method_not_allowed("GET")
+            else:
+                key = await self._authenticator.authenticate(bearer(scope["headers"]))
+                require(key, Role.SUBSCRIBER)
+                await self._push(scope, receive, send, key.principal, key.key_id, cors)
+                return
         except ClarionError as error:
-            await error_response(error)(scope, receive, send)
+            refused = error_response(error)
+        refused.raw_headers.extend(cors)
+        await refused(scope, receive, send)
+
+
+def _cors_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """What lets a browser read the answer; the guard has let in no origin but configured ones."""
+    origin = next((value for name, value in headers if name == b"origin"), None)
+    return [] if origin is None else [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
 
 
 class _Verifier:
@@ -213,12 +225,14 @@ def _api(
     keys: KeyService,
     emitter: Emitter,
     sources: Mapping[str, InboundSource],
+    *,
+    metrics_public: bool,
 ) -> Starlette:
     consent, topics = ConsentEndpoints(hub.consent), TopicEndpoints(hub.topics)
     admin = AdminEndpoints(hub)
     key_endpoints = KeyEndpoints(keys, hub.end)
     inbound = InboundEndpoint(sources, emitter, hub.clock)
-    operations = OperationsEndpoints(hub, inbound)
+    operations = OperationsEndpoints(hub, inbound, metrics_public=metrics_public)
 
     def route(path: str, method: str, serve: Callable[[Request, ApiKey], Any], *roles: Role) -> Route:
         return Route(path, endpoint(authenticator, roles, serve), methods=[method])

@@ -19,6 +19,7 @@ from clarion.auth.keys import Authenticator, KeyService
 from clarion.clock import Clock, SystemClock
 from clarion.composition import open_backend
 from clarion.errors import ClarionError
+from clarion.http1 import BoundedProtocol
 from clarion.hub.hub import Hub, HubLimits
 from clarion.ids import Randomness
 from clarion.local import DataDirectory, local_tenant
@@ -27,7 +28,7 @@ from clarion.settings import Settings
 from clarion.sources.emit import Emitter
 from clarion.sources.inbound import read_sources
 
-__all__ = ["App", "open_app", "run"]
+__all__ = ["App", "http_config", "open_app", "run"]
 
 GC_YOUNG_OBJECTS = 50_000
 """Objects, not yet freed, that are made between two runs of the garbage collector. Bounds what cycles can hold."""
@@ -88,6 +89,20 @@ async def open_app(
             yield app
 
 
+def http_config(app: App) -> uvicorn.Config:
+    """How uvicorn serves the application: its own protocol within bounds, and no logging but ours."""
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+
+
 class _Uvicorn(uvicorn.Server):
     """uvicorn without its own signal handling, which would raise the signal again before the stores are closed."""
 
@@ -100,24 +115,14 @@ async def _serve(settings: Settings, directory: DataDirectory, started: Callable
     secret: list[str] = []
     listener = _listen(settings.host, settings.port)  # first, so that a taken port is said before anything is opened
     async with open_app(settings, local_secret=lambda: secret[0] if secret else None, restored=restored) as app:
-        server = _Uvicorn(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=STOP_SECONDS,
-            )
-        )
+        server = _Uvicorn(http_config(app))
 
         def stop() -> None:
             server.force_exit = server.should_exit  # a second signal does not wait for requests
             server.should_exit = True
             app.hub.close()  # uvicorn would wait for open streams
 
-        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last: its terminal was closed
-            asyncio.get_running_loop().add_signal_handler(signal_number, stop)
+        _on_signals(stop)
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         secret.append(directory.announce(url).secret)
@@ -138,10 +143,35 @@ def _settle_collector() -> None:
     gc.set_threshold(GC_YOUNG_OBJECTS, 20, 20)
 
 
+def _on_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` on the event loop at Ctrl-C, at a request to end, and when the terminal is closed."""
+    loop = asyncio.get_running_loop()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is None:
+            continue
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # nor handlers on its loop
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+
+
+def _allow_many_files() -> None:
+    """Raise the soft limit of open files to the hard one: each stream is one."""
+    try:
+        import resource
+    except ImportError:  # not POSIX
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY by this
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # On Windows the first would let another process take the port as well.
+    option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+    listener.setsockopt(socket.SOL_SOCKET, option, 1)
     try:
         listener.bind((host, port))
     except socket.gaierror as error:
@@ -149,8 +179,8 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ClarionError(f"cannot listen on {host!r}: {error.strerror}; choose another with --host") from None
     except OSError as error:
         listener.close()
-        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-        raise ClarionError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with {option}") from None
+        advice = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise ClarionError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with {advice}") from None
     listener.listen(4096)
     listener.setblocking(False)
     return listener
@@ -164,6 +194,7 @@ def run(settings: Settings, started: Callable[[str], None] = lambda _url: None, 
     Raises DataDirectoryOwned, SchemaTooNew, InvalidInput, ClarionError (the address is taken).
     """
     configure(settings.log_level, settings.log_format)
+    _allow_many_files()
     directory = DataDirectory(settings.data)
     with directory.owned(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings, directory, started, restored))

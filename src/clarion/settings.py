@@ -90,6 +90,9 @@ class Settings(BaseSettings):
             "Stops other sites from reaching this server through a rebound name."
         ),
     )
+    metrics_public: bool = Field(
+        False, description="Answer /metrics, which counts all tenants together, to other machines too."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "text"] = Field("text", description="json: one object a line, for machines.")
     inbound: dict[str, dict[str, Any]] = Field(
@@ -119,7 +122,7 @@ class Settings(BaseSettings):
         try:
             return json.loads(value)
         except ValueError:
-            raise ValueError("begins with [ and is no JSON list") from None
+            raise ValueError("must be a list") from None
 
     @field_validator("retention_mb", mode="before")
     @classmethod
@@ -132,7 +135,7 @@ class Settings(BaseSettings):
         """Browsers write an origin in lower case and without a path, so nothing else could ever match."""
         entries = tuple(entry.lower() for entry in value)
         if not all(_ORIGIN.match(entry) for entry in entries):
-            raise ValueError("holds an entry that is no origin; an origin is scheme://host[:port], without a path or *")
+            raise ValueError("must hold origins as scheme://host[:port], without a path or *")
         return entries
 
     @field_validator("allowed_hosts")
@@ -140,7 +143,7 @@ class Settings(BaseSettings):
     def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         entries = tuple(entry.lower() for entry in value)
         if not all(_HOST.match(entry) for entry in entries):
-            raise ValueError("holds an entry that is no host name; give names without scheme, port, path or *")
+            raise ValueError("must hold host names without scheme, port, path or *")
         return entries
 
 
@@ -201,7 +204,9 @@ def _variables() -> dict[str, Any]:
     except SettingsError:  # the one setting whose variable must be JSON
         example = '{"gh": {"kind": "github", "tenant": "default", "secret_env": "GH_SECRET"}}'
         raise InvalidInput(
-            f"inbound must be a JSON object, such as '{example}' (from {PREFIX}INBOUND)", field="inbound", rule="setting"
+            f"inbound must be a JSON object, such as '{example}' (from {PREFIX}INBOUND)",
+            field="inbound",
+            rule="setting",
         ) from None
 
 
@@ -244,7 +249,7 @@ _RULES = {
     "literal_error": "must be {expected}",
     "string_type": "must be a text",
     "string_too_short": "must not be empty",
-    "dict_type": "must be a table of tables",
+    "dict_type": "must be a table",
 }
 
 
@@ -255,14 +260,14 @@ def _refusal(error: ValidationError, origins: Mapping[str, str]) -> InvalidInput
     name, kind, context = place[0], first["type"], first.get("ctx", {})
     if kind == "value_error":
         rule = str(context["error"])
+    elif isinstance(Settings.model_fields[name].default, tuple):
+        rule = "must be a list of texts"
     elif kind in _RULES:
         rule = _RULES[kind].format(**context).replace("'", "")
     elif kind.startswith("int"):
         rule = "must be a whole number"
     elif kind.startswith("float"):
         rule = "must be a number"
-    elif kind == "tuple_type" or (name in _EXAMPLES and kind == "string_type"):
-        rule = "must be a list of texts"
     else:
         rule = "is not valid"
     origin = f" (from {origins[name]})" if name in origins else ""
@@ -271,10 +276,10 @@ def _refusal(error: ValidationError, origins: Mapping[str, str]) -> InvalidInput
 
 
 _EXAMPLES = {
-    "allowed_origins": "https://a.example,https://b.example or [\"https://a.example\"]",
-    "allowed_hosts": "a.example,b.example or [\"a.example\"]",
+    "allowed_origins": """https://app.example.com or '["https://app.example.com"]'""",
+    "allowed_hosts": """clarion.example.com or '["clarion.example.com"]'""",
     "retention_mb": "500, or none",
-}  # fmt: skip
+}
 
 
 def _example(name: str, kind: str) -> str:

@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from clarion.app import MCP_PATH, App
 from clarion.clock import Clock
 from clarion.local import local_bearer
-from clarion.server import open_app
+from clarion.server import http_config, open_app
 from clarion.settings import load_settings
 
 SECRET = "the operator's secret of this run"
@@ -158,7 +158,7 @@ async def serving(
     url = "memory:" if store == "memory" else None
     configured = load_settings(data, port=0, **settings)
     async with open_app(configured, local_secret=lambda: SECRET, clock=clock, url=url) as app:
-        server = _Uvicorn(uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=5))
+        server = _Uvicorn(http_config(app))
         listener = _listener(send_buffer)
         port = listener.getsockname()[1]
         task = asyncio.create_task(server.serve(sockets=[listener]))

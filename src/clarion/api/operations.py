@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,9 +12,9 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from clarion.api.http import json_response
+from clarion.api.http import error_response, json_response
 from clarion.api.inbound import InboundEndpoint
-from clarion.errors import StoreUnavailable
+from clarion.errors import Forbidden, StoreUnavailable
 from clarion.hub.connection import Phase
 from clarion.hub.hub import Hub
 
@@ -64,9 +65,17 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
 
 
+def _is_local(request: Request) -> bool:
+    try:
+        return request.client is not None and ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
+
+
 class OperationsEndpoints:
-    def __init__(self, hub: Hub, inbound: InboundEndpoint) -> None:
+    def __init__(self, hub: Hub, inbound: InboundEndpoint, *, metrics_public: bool) -> None:
         self._hub = hub
+        self._public = metrics_public
         self._registry = CollectorRegistry()
         self._registry.register(_HubCollector(hub, inbound))
 
@@ -82,5 +91,8 @@ class OperationsEndpoints:
             return json_response({"status": "unavailable", "reason": self._hub.failing}, 503)
         return json_response({"status": "ready"})
 
-    async def metrics(self, _request: Request) -> Response:
+    async def metrics(self, request: Request) -> Response:
+        """Volumes of all tenants together, so only for the machine itself, unless the settings say otherwise."""
+        if not self._public and not _is_local(request):
+            return error_response(Forbidden("metrics are for this machine; an operator can set metrics_public"))
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

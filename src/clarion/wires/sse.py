@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -143,6 +143,7 @@ async def serve(
     send: Send,
     connect: Callable[[Sink], AbstractAsyncContextManager[Stream]],
     start: Callable[[Bounds], Start],
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Serve one stream until the client goes, the hub ends it or the store fails.
 
@@ -151,7 +152,7 @@ async def serve(
     sink = make_sink(send)
     async with connect(sink) as stream:
         begin = start(stream.bounds)
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *headers]})
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(_watch(receive, stream.connection))
             try:

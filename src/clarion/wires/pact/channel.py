@@ -11,7 +11,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
 from clarion.encoding import encode
@@ -25,6 +25,10 @@ from clarion.model import After, Bounds, Counters, Earliest, Latest, Position, P
 from clarion.wires.sse import Receive, Scope, Send, frame, serve
 
 __all__ = ["PUSH_PATH", "WIRE", "PactFraming", "describe_subscription", "push_endpoint", "start_of"]
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+PushEndpoint: TypeAlias = Callable[[Scope, Receive, Send, Principal, str, Headers], Awaitable[None]]
+"""Called with the principal, the name of its credential, and headers to add to the response."""
 
 WIRE = "pact"
 PUSH_PATH = "/mcp/push/sse"
@@ -147,11 +151,13 @@ def start_of(cursor: str | None, last_event_id: str | None, bounds: Bounds) -> S
     return After(position)
 
 
-def push_endpoint(hub: Hub) -> Callable[[Scope, Receive, Send, Principal, str], Awaitable[None]]:
-    """`GET /mcp/push/sse?client_id=...[&cursor=...]` as a raw ASGI callable for a caller that is known already."""
+def push_endpoint(hub: Hub) -> PushEndpoint:
+    """`GET /mcp/push/sse?client_id=...[&cursor=...]`, raw ASGI, for a caller that is known already."""
     framing = PactFraming()
 
-    async def endpoint(scope: Scope, receive: Receive, send: Send, principal: Principal, credential: str) -> None:
+    async def endpoint(
+        scope: Scope, receive: Receive, send: Send, principal: Principal, credential: str, headers: Headers
+    ) -> None:
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         for name in query:
             if name not in ("client_id", "cursor"):  # a misspelt cursor would start at the head, and say nothing
@@ -172,6 +178,7 @@ def push_endpoint(hub: Hub) -> Callable[[Scope, Receive, Send, Principal, str], 
             send,
             lambda sink: hub.connect(viewer, framing, sink),
             lambda bounds: start_of(cursor, last_event_id, bounds),
+            headers,
         )
 
     return endpoint
