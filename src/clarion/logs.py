@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -37,13 +39,34 @@ def _json(event: Any, **_options: Any) -> str:
     return orjson.dumps(event, default=str).decode()
 
 
+def _text(_logger: Any, _name: str, fields: MutableMapping[str, Any]) -> str:
+    """`HH:MM:SS level event key=value ...`, on this machine's clock: short enough for a terminal."""
+    at = datetime.fromisoformat(str(fields.pop("timestamp"))).astimezone()
+    level, event, trace = fields.pop("level"), fields.pop("event"), fields.pop("exception", None)
+    fields.pop("logger", None)
+    head = f"{at:%H:%M:%S} {level} {_plain(str(event))}"
+    line = " ".join((head, *(f"{key}={_value(value)}" for key, value in fields.items())))
+    return line if trace is None else f"{line}\n{trace}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str) and value and value.isprintable() and not any(mark in value for mark in ' "='):
+        return value
+    return _plain(_json(value))
+
+
+def _plain(text: str) -> str:
+    """Without what would move the cursor: a name or a reason may be anybody's."""
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode("ascii") for mark in text)
+
+
 def configure(level: str, style: str) -> None:
-    """Log to stderr from `level` up, as `json` or as `text` for people."""
+    """Log to stderr from `level` up, as `json` or as `text` for people, which leaves out the loggers' names."""
     renderer: structlog.typing.Processor
     if style == "json":
         renderer = structlog.processors.JSONRenderer(serializer=_json)
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        renderer = _text
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -38,7 +38,7 @@ LAYERS: dict[str, tuple[list[str], list[str]]] = {
     "local": (["local"], []),
     "composition": (["composition"], ["settings", "stores.", "gate", "hub."]),
     "api": (["api."], ["auth.", "hub.", "sources.", "settings", "stores.protocols"]),
-    "server": (["app", "server"], ["settings", "stores.", "auth.", "gate", "hub.", "sources.", "wires.", "local",
+    "server": (["app", "http1", "server"], ["settings", "stores.", "auth.", "gate", "hub.", "sources.", "wires.", "local",
                             "composition", "api."]),
     "cli": (["cli.", "demo", "__main__"], ["app", "server", "client.", "composition", "local", "settings", "auth.keys",
                                    "stores.protocols", "hub.", "sources."]),

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from clarion.catalog_topics import CATEGORIES
 from clarion.cli.consent import consent
-from clarion.cli.exits import USAGE
+from clarion.cli.help import Command, help_unless_called, one_of
 from clarion.cli.keys import keys
 from clarion.cli.options import AsJson, Data, Tenant, Url
 from clarion.cli.target import call, pick_data, pick_target
@@ -22,7 +23,10 @@ Exit codes:
   2  wrong command line
   3  refused: the key, or its role
   4  invalid input
-  5  unavailable: no server, no writes right now, or a directory that another process owns"""
+  5  unavailable: no server, no writes right now, or a directory in use"""
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+_LOG_FORMATS = ("text", "json")
 
 app = typer.Typer(
     name="clarion",
@@ -53,18 +57,31 @@ def root(
     ] = False,
 ) -> None:
     """Push for the Model Context Protocol: emit events, and have them pushed to the agents that subscribed."""
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-        raise typer.Exit(USAGE)
+    help_unless_called(context)
 
 
-@app.command(epilog="\b\nExample:\n  clarion serve --port 8787 --data ./clarion-data")
+@app.command(cls=Command, short_help="Run the server, until Ctrl-C or SIGTERM.",
+             epilog="\b\nExample:\n  clarion serve --port 8787 --data ./clarion-data")  # fmt: skip
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.  [default: 8787]")] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Port; 0 takes a free one.  [default: 8787]")
+    ] = None,
     data: Data = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.  [default: info]")] = None,
-    log_format: Annotated[str | None, typer.Option(help="text, or json for machines.  [default: text]")] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL", callback=one_of(_LOG_LEVELS), help="debug, info, warning or error.  [default: info]"
+        ),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT", callback=one_of(_LOG_FORMATS), help="text, or json for machines.  [default: text]"
+        ),
+    ] = None,
     restored: Annotated[
         bool, typer.Option("--restored", help="Once, after putting back a backup: older positions become invalid.")
     ] = False,
@@ -78,22 +95,29 @@ def serve(
     run(pick_data(data), host=host, port=port, log_level=log_level, log_format=log_format, restored=restored)
 
 
-@app.command(epilog="""\b\nExample:\n  clarion emit deal.won '{"deal_id": "d1", "amount": 150000}' --actor ada""")
+@app.command(cls=Command, short_help="Record one event durably, to be pushed to subscribers.",
+             epilog="""\b\nExample:\n  clarion emit deal.won '{"deal_id": "d1", "amount": 150000}' --actor ada""")  # fmt: skip
 def emit(
     topic: Annotated[
         str, typer.Argument(metavar="TOPIC", help="Such as deal.won; `clarion topics` lists the known ones.")
     ],
     payload: Annotated[str, typer.Argument(metavar="[JSON|-]", help="A JSON object; - reads stdin.")] = "{}",
     event_id: Annotated[
-        str | None, typer.Option(help="Your own id: emitting the same event again is then harmless.")
+        str | None, typer.Option(metavar="ID", help="Your own id: emitting the same event again is then harmless.")
     ] = None,
-    subject: Annotated[list[str] | None, typer.Option(help="Person whose data it holds, for consent; repeat.")] = None,
-    aggregate_type: Annotated[str | None, typer.Option(help="Kind of thing it is about, such as deal.")] = None,
-    aggregate_id: Annotated[str | None, typer.Option(help="Which thing it is about.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Who caused it.")] = None,
-    correlation_id: Annotated[str | None, typer.Option(help="What it belongs together with.")] = None,
-    occurred_at: Annotated[str | None, typer.Option(help="ISO 8601 time; now unless given.")] = None,
-    expires_at: Annotated[str | None, typer.Option(help="ISO 8601 time after which nobody needs it.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option(metavar="PERSON", help="Person whose data it holds, for consent; repeat.")
+    ] = None,
+    aggregate_type: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Kind of thing it is about, such as deal.")
+    ] = None,
+    aggregate_id: Annotated[str | None, typer.Option(metavar="ID", help="Which thing it is about.")] = None,
+    actor: Annotated[str | None, typer.Option(metavar="WHO", help="Who caused it.")] = None,
+    correlation_id: Annotated[str | None, typer.Option(metavar="ID", help="What it belongs together with.")] = None,
+    occurred_at: Annotated[str | None, typer.Option(metavar="TIME", help="ISO 8601; now unless given.")] = None,
+    expires_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="ISO 8601; after it nobody needs the event.")
+    ] = None,
     data: Data = None,
     url: Url = None,
     tenant: Tenant = None,
@@ -114,19 +138,25 @@ def emit(
     run(pick_target(data, url, tenant), topic, payload, envelope)
 
 
-@app.command(epilog="""\b\nExample:\n  clarion listen 'deal.*' --filter '{"amount_gte": 100000}' --from earliest""")
+@app.command(cls=Command, short_help="Subscribe, and show events as they are pushed.",
+             epilog="""\b\nExample:\n  clarion listen 'deal.*' --filter '{"amount_gte": 100000}' --from earliest""")  # fmt: skip
 def listen(
     topic: Annotated[list[str], typer.Argument(metavar="TOPIC...", help="Patterns; quote the * for the shell.")],
     filter: Annotated[str | None, typer.Option(metavar="JSON", help="Only events whose payload fits.")] = None,
     start: Annotated[
-        str | None, typer.Option("--from", metavar="CURSOR", help="Begin after this cursor, or at earliest.")
+        str | None,
+        typer.Option(
+            "--from", metavar="CURSOR",
+            help="Begin after this cursor (as emit prints it) or event number, or at earliest.",
+        ),
     ] = None,
     purpose: Annotated[
-        str | None, typer.Option(help="Only events about people who granted consent for this purpose.")
+        str | None,
+        typer.Option(metavar="PURPOSE", help="Only events about people who granted consent for this purpose."),
     ] = None,
     client_id: Annotated[
         str | None,
-        typer.Option(help="Keep the subscription under this name; without it, it ends with the command."),
+        typer.Option(metavar="NAME", help="Keep the subscription under this name; without it, it ends with the command."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every frame as JSON, one a line.")] = False,
     data: Data = None,
@@ -140,21 +170,29 @@ def listen(
     run(pick_target(data, url, tenant), Request(tuple(topic), filter, start, purpose, client_id), as_json=as_json)
 
 
-@app.command(epilog="\b\nExample:\n  clarion topics --category crm")
+@app.command(cls=Command, short_help="List the known topics, or show one with its fields.",
+             epilog="\b\nExample:\n  clarion topics --category crm\n  clarion topics deal.won")  # fmt: skip
 def topics(
-    category: Annotated[str | None, typer.Option(help="Only this category, such as crm or integration.")] = None,
+    topic: Annotated[
+        str | None, typer.Argument(metavar="[TOPIC]", help="A topic, or a pattern such as 'deal.*': shows its fields.")
+    ] = None,
+    category: Annotated[
+        str | None,
+        typer.Option(metavar="CATEGORY", callback=one_of(CATEGORIES), help=f"One of {', '.join(CATEGORIES)}."),
+    ] = None,
     as_json: AsJson = False,
     data: Data = None,
     url: Url = None,
     tenant: Tenant = None,
 ) -> None:
-    """List the topics, what they mean, and a filter to try."""
-    from clarion.cli.listings import show_topics
+    """List the known topics, a line each; of one topic show what its events hold and filters to try."""
+    from clarion.cli.topics import show_topics
 
-    show_topics(call(pick_target(data, url, tenant), lambda api: api.topics(category)), as_json=as_json)
+    show_topics(call(pick_target(data, url, tenant), lambda api: api.topics(category)), topic, as_json=as_json)
 
 
-@app.command("import", epilog="\b\nExample:\n  clarion import events.ndjson")
+@app.command("import", cls=Command, short_help="Emit every line of a file of JSON lines.",
+             epilog="\b\nExample:\n  clarion import events.ndjson")  # fmt: skip
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE.ndjson|-", help="One event a line; - reads stdin.")],
     data: Data = None,
@@ -171,9 +209,10 @@ def import_(
     raise typer.Exit(import_file(pick_target(data, url, tenant), file))
 
 
-@app.command(epilog="\b\nExample:\n  CLARION_RETENTION_DAYS=30 clarion serve")
-def settings() -> None:
-    """List the settings of `clarion serve`, with defaults and environment variables."""
-    from clarion.cli.listings import show_settings
+@app.command(cls=Command, short_help="Show the settings of the server, and where each comes from.",
+             epilog="\b\nExample:\n  CLARION_RETENTION_DAYS=30 clarion settings")  # fmt: skip
+def settings(data: Data = None, as_json: AsJson = False) -> None:
+    """Show the settings that `clarion serve` would run with, and where each comes from."""
+    from clarion.cli.settings import show_settings
 
-    show_settings()
+    show_settings(data, as_json=as_json)

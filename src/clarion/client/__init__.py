@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from clarion.client.api import ApiClient
     from clarion.client.errors import MalformedFrame, ServerUnreachable, ToolRefused, UnexpectedAnswer
     from clarion.client.frames import EventFrame, Frame, HeartbeatFrame, LagFrame, OpenFrame, parse_frame
-    from clarion.client.push import PushClient
+    from clarion.client.push import PushClient, ToolResult
     from clarion.client.stream import PushStream, Reconnecting
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Reconnecting",
     "ServerUnreachable",
     "ToolRefused",
+    "ToolResult",
     "UnexpectedAnswer",
     "parse_frame",
 ]
@@ -43,6 +44,7 @@ _MODULES = {
     "Reconnecting": "stream",
     "ServerUnreachable": "errors",
     "ToolRefused": "errors",
+    "ToolResult": "push",
     "UnexpectedAnswer": "errors",
     "parse_frame": "frames",
 }

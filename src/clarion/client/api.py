@@ -9,12 +9,15 @@ from urllib.parse import quote
 
 import httpx2
 
-from clarion.client.errors import ServerUnreachable, UnexpectedAnswer, error_of_answer
-from clarion.client.http import open_http, server_url
+from clarion.client.errors import UnexpectedAnswer, error_of_answer
+from clarion.client.http import open_http, server_url, unreachable
 from clarion.encoding import decode, encode
 from clarion.errors import MalformedJSON, StoreUnavailable
 
 __all__ = ["ApiClient"]
+
+_NO_ROUTE = "Not Found"
+"""What a server says of a path that it does not have at all."""
 
 
 class ApiClient:
@@ -86,10 +89,14 @@ class ApiClient:
         headers = {} if content is None else {"content-type": kind}
         try:
             answer = await self._http.request(method, path, content=content, headers=headers, params=params)
-        except httpx2.ConnectError:
-            raise ServerUnreachable(f"no server answers at {self._url}; is it running?") from None
         except httpx2.TransportError as error:
-            raise ServerUnreachable(f"the connection to {self._url} broke: {type(error).__name__} {error}") from error
+            raise unreachable(self._url, error) from error
+        if (
+            answer.status_code == 404
+            and self._url.path != "/"
+            and error_of_answer(404, answer.content).message == _NO_ROUTE
+        ):
+            raise UnexpectedAnswer(f"nothing answers at {self._url}; is its path right? most servers have none")
         if answer.status_code >= 300:
             raise _refusal(answer)
         try:

@@ -51,6 +51,13 @@ class OpenFrame(Frame):
         """Events between the cursor that was asked for and this stream's beginning are no longer to be had."""
         return bool(self.params.get("truncated", False))
 
+    @property
+    def truncated_reason(self) -> str | None:
+        """Why: `retention` (no longer kept), `epoch` (the cursor is another log's) or `ahead` (it lies past the newest
+        event); None when the server does not say, or nothing is truncated."""
+        found = self.params.get("truncated_reason")
+        return found if isinstance(found, str) else None
+
 
 class EventFrame(Frame):
     """One event, for one subscription."""

@@ -14,19 +14,27 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent
 
-from clarion.client.errors import ServerUnreachable, ToolRefused, UnexpectedAnswer, error_of_answer
+from clarion.client.errors import ToolRefused, UnexpectedAnswer, error_of_answer
 from clarion.client.frames import Frame
-from clarion.client.http import open_http, server_url
+from clarion.client.http import open_http, server_url, unreachable
 from clarion.client.stream import HEARTBEAT_SECONDS, PushStream, Reconnecting
 from clarion.clock import Clock
 from clarion.errors import ClarionError, Forbidden
 from clarion.retry import Backoff, Jitter
 
-__all__ = ["PushClient"]
+__all__ = ["PushClient", "ToolResult"]
 
 MCP_PATH = "/mcp"
 
 logger = logging.getLogger(__name__)
+
+
+class ToolResult(dict[str, Any]):
+    """A tool's structured result; `notes` is what the server said beside it, such as a topic that nobody declares."""
+
+    def __init__(self, found: Mapping[str, Any], notes: tuple[str, ...] = ()) -> None:
+        super().__init__(found)
+        self.notes = notes
 
 
 class PushClient:
@@ -76,8 +84,13 @@ class PushClient:
         *,
         label: str | None = None,
         purpose: str | None = None,
-    ) -> dict[str, Any]:
-        """Subscribe this client; the same topics and filter give the same subscription again."""
+    ) -> ToolResult:
+        """Subscribe this client; the same topics and filter give the same subscription again.
+
+        Raises TypeError when `topics` is a single text: each of its letters would be a pattern.
+        """
+        if isinstance(topics, str):
+            raise TypeError(f"topics must be a list of patterns, such as [{topics!r}]")
         wanted = {
             "topic": list(topics),
             "client_id": self._client_id,
@@ -87,7 +100,7 @@ class PushClient:
         }
         return await self._call("subscribe", {name: value for name, value in wanted.items() if value is not None})
 
-    async def unsubscribe(self, subscription_id: str) -> dict[str, Any]:
+    async def unsubscribe(self, subscription_id: str) -> ToolResult:
         return await self._call("unsubscribe", {"subscription_id": subscription_id})
 
     async def list_subscriptions(self, *, include_deleted: bool = False) -> list[dict[str, Any]]:
@@ -109,7 +122,7 @@ class PushClient:
                 error = Forbidden("this key may not use the tools; it needs the role subscriber")
             self._refusal = error
 
-    async def _call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def _call(self, tool: str, arguments: dict[str, Any]) -> ToolResult:
         """One tool call on a session of its own: the server keeps none, and a restart between calls breaks nothing."""
         self._refusal = None
         url = str(self._url.join(self._url.path.rstrip("/") + MCP_PATH))
@@ -118,20 +131,20 @@ class PushClient:
                 result = await session.call_tool(tool, arguments)
         except* (MCPError, httpx2.TransportError) as group:
             raise self._explained(group) from None
+        texts = [block.text for block in result.content if isinstance(block, TextContent)]
         if result.is_error:
-            texts = [block.text for block in result.content if isinstance(block, TextContent)]
             raise ToolRefused(" ".join(texts).removeprefix(f"Error executing tool {tool}: "))
         if not isinstance(result.structured_content, dict):
             raise UnexpectedAnswer(f"the tool {tool} answered without a structured result")
-        return result.structured_content
+        return ToolResult(result.structured_content, tuple(texts[1:]))  # the first repeats the structured result
 
     def _explained(self, group: BaseExceptionGroup[Exception]) -> ClarionError:
         if self._refusal is not None:
             return self._refusal
         error = _first(group)
         if isinstance(error, httpx2.TransportError):
-            return ServerUnreachable(f"no server answers at {self._url}; is it running? ({type(error).__name__})")
-        return UnexpectedAnswer(f"{self._url} does not answer like an MCP server: {error}")
+            return unreachable(self._url, error)
+        return UnexpectedAnswer(f"{self._url} does not answer like an MCP server: {error}; check the URL")
 
 
 def _first(error: BaseException) -> BaseException:

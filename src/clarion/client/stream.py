@@ -11,6 +11,7 @@ import httpx2
 
 from clarion.client.errors import UnexpectedAnswer, error_of_answer
 from clarion.client.frames import Frame, OpenFrame, parse_frame
+from clarion.client.http import describe_break
 from clarion.clock import Clock, SystemClock
 from clarion.errors import ClarionError
 from clarion.retry import Backoff, Jitter, retry_after
@@ -118,7 +119,7 @@ class PushStream:
         except httpx2.ReadTimeout:
             raise _Broken("the server fell silent") from None
         except httpx2.TransportError as error:
-            raise _Broken(f"the connection broke ({type(error).__name__})") from None
+            raise _Broken(describe_break(error)) from None
 
     async def _check(self, answer: httpx2.Response) -> None:
         status = answer.status_code
