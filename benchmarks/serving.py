@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -19,12 +20,16 @@ from typing import Any
 from clarion.auth.keys import mint
 from clarion.composition import open_backend
 from clarion.model import Role, Subscription
+from clarion.stores.protocols import SubscriptionLimits
 
 __all__ = ["RAW", "TENANT", "Server", "clarion", "raw", "subscription_id"]
 
 TENANT = "bench"
 SUBJECT = "agent"
 RAW = Path(__file__).with_name("raw_server.py")
+
+MAX_STREAMS = 20_000
+"""Streams that the one principal may open, whatever the limit of others."""
 
 START_SECONDS = 20.0
 """How long a server may take until it answers."""
@@ -68,7 +73,7 @@ async def _prepare(data: Path, streams: int) -> str:
             )
             for n in range(streams)
         ]
-        await asyncio.gather(*(backend.subscriptions.put(one, limit=1_000_000) for one in wanted))
+        await asyncio.gather(*(backend.subscriptions.put(one, limits=SubscriptionLimits(1_000_000)) for one in wanted))
         return key
 
 
@@ -80,7 +85,8 @@ def clarion(streams: int = 0) -> Iterator[Server]:
         key = asyncio.run(_prepare(data, streams))
         with (data / "server.log").open("wb") as log:
             command = [sys.executable, "-m", "clarion", "serve", "--port", "0", "--data", directory]
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            environment = {**os.environ, "CLARION_MAX_CONNECTIONS_PER_PRINCIPAL": str(MAX_STREAMS)}
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             with _stopped(process):
                 yield Server(_announced(data, process), process.pid, key, data)
 

@@ -230,7 +230,7 @@ def _api(
 ) -> Starlette:
     consent, topics = ConsentEndpoints(hub.consent), TopicEndpoints(hub.topics)
     admin = AdminEndpoints(hub)
-    key_endpoints = KeyEndpoints(keys, hub.end)
+    key_endpoints = KeyEndpoints(keys)
     inbound = InboundEndpoint(sources, emitter, hub.clock)
     operations = OperationsEndpoints(hub, inbound, metrics_public=metrics_public)
 

@@ -288,7 +288,7 @@ class Script:
         await self._api.emit({"topic": "deal.won", "payload": small})
         big = {"deal_id": "d_1", "account_id": "acc_1", "name": "Acme renewal", "amount": 150000}
         await self._emit("deal.won", big, "Acme renewal, 150,000")
-        self._screen.held_back("deal.won", "Corner shop was not pushed: 50,000 is less than amount_gte 100,000")
+        self._screen.held_back("deal.won", "Corner shop was not pushed: 50,000 is below 100,000")
         if self._agent.received != self._expected:
             raise DemoFailed(f"{self._agent.received} notifications came, {self._expected} were expected")
 

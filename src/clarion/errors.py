@@ -30,7 +30,9 @@ __all__ = [
     "MalformedJSON",
     "MissingParameter",
     "NotFound",
+    "Overloaded",
     "PayloadTooLarge",
+    "RequestTimeout",
     "SchemaTooNew",
     "StoreUnavailable",
     "Unauthenticated",
@@ -47,6 +49,7 @@ class CloseReason(Enum):
     SERVER_STOPPING = ("server_stopping", True)
     STORE_UNAVAILABLE = ("store_unavailable", True)
     REVOKED = ("revoked", False)
+    FAILED = ("failed", True)
 
     def __init__(self, label: str, reconnect: bool) -> None:
         self.label = label
@@ -135,6 +138,14 @@ class StoreUnavailable(ClarionError):
     """The event store cannot take writes right now; nothing was stored. Try again shortly."""
 
 
+class Overloaded(StoreUnavailable):
+    """Too many large requests are being read right now; nothing of this one was stored. Try again shortly."""
+
+
+class RequestTimeout(ClarionError):
+    """The request's body did not arrive in time."""
+
+
 class SchemaTooNew(ClarionError):
     """The database was written by a newer Clarion; upgrade this one."""
 
@@ -163,6 +174,7 @@ ERRORS: dict[type[ClarionError], WireCodes] = {
     Unauthenticated: WireCodes("unauthenticated", 401, -32024, -32012, CloseReason.REVOKED),
     Forbidden: WireCodes("forbidden", 403, -32024, -32012, CloseReason.REVOKED),
     NotFound: WireCodes("not_found", 404, -32023, -32011),
+    RequestTimeout: WireCodes("request_timeout", 408, _INVALID_PARAMS, _INVALID_PARAMS),
     Conflict: WireCodes("conflict", 409, _INVALID_PARAMS, _INVALID_PARAMS),
     PayloadTooLarge: WireCodes("payload_too_large", 413, _INVALID_PARAMS, _INVALID_PARAMS),
     InvalidTopic: WireCodes("invalid_topic", 422, _INVALID_PARAMS, _INVALID_PARAMS),
@@ -174,6 +186,7 @@ ERRORS: dict[type[ClarionError], WireCodes] = {
     InvalidInput: WireCodes("invalid_input", 422, _INVALID_PARAMS, _INVALID_PARAMS),
     LimitExceeded: WireCodes("limit_exceeded", 429, -32025, -32013),
     StoreUnavailable: WireCodes("store_unavailable", 503, _INTERNAL, _INTERNAL, CloseReason.STORE_UNAVAILABLE),
+    Overloaded: WireCodes("overloaded", 503, _INTERNAL, _INTERNAL, CloseReason.STORE_UNAVAILABLE),
     SchemaTooNew: WireCodes("schema_too_new", 500, _INTERNAL, _INTERNAL),
     DataDirectoryOwned: WireCodes("data_directory_owned", 500, _INTERNAL, _INTERNAL),
     ClarionError: WireCodes("internal", 500, _INTERNAL, _INTERNAL),

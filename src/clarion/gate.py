@@ -56,15 +56,12 @@ def decide(consent: SubjectConsent, purpose: str | None, now: int) -> Decision:
     """May data of a subject with `consent` go to a subscription with `purpose` (None: no purpose named)?
 
     A suppression blocks everything. Without a purpose only a general withdrawal blocks. With one, only a grant for
-    that very purpose passes, and a later general withdrawal takes it back; a general grant is no grant for a purpose.
+    that very purpose passes; a general grant is no grant for a purpose. That a general withdrawal takes grants back
+    is in `consent` already (see SubjectConsent).
     """
     general = consent.purposes.get(None)
     withdrawn = general is not None and general.state is ConsentState.WITHDRAWN
-    state = _state_of(general, now)
-    if purpose is not None:
-        own = consent.purposes.get(purpose)
-        overruled = withdrawn and general is not None and (own is None or own.seq < general.seq)
-        state = "withdrawn" if overruled else _state_of(own, now)
+    state = _state_of(consent.purposes.get(purpose, general if withdrawn else None), now)
     if consent.suppressed_by is not None:
         return Decision(False, f"the subject is suppressed ({consent.suppressed_by})", state, consent.suppressed_by)
     if purpose is None:

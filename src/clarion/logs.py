@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import MutableMapping
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import orjson
 import structlog
 
-__all__ = ["configure", "get_logger"]
+__all__ = ["configure", "get_logger", "origin"]
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,
@@ -33,6 +34,12 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
         cache_logger_on_first_use=True,
     )
     return logger
+
+
+def origin(error: BaseException | None) -> str:
+    """Where `error` was raised, as `file:line`, for a line in the log: its message may hold what must not be there."""
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
 
 
 def _json(event: Any, **_options: Any) -> str:

@@ -5,6 +5,7 @@ Times are integers, microseconds since the Unix epoch in UTC, named `*_at`; `iso
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from clarion.encoding import decode
+from clarion.errors import InvalidInput
 
 __all__ = [
     "MICROSECONDS",
@@ -37,6 +39,7 @@ __all__ = [
     "TopicDeclaration",
     "Truncation",
     "isoformat",
+    "normal_subject",
     "parse_time",
 ]
 
@@ -63,6 +66,17 @@ def parse_time(text: str) -> int:
     except OverflowError:
         raise ValueError(f"{text!r} lies outside of the years 1 to 9999 in UTC") from None
     return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def normal_subject(subject: str, field: str = "subject") -> str:
+    """How a data subject is written wherever one is kept: in the ledger and in events, which compare it exactly.
+
+    The text itself in Unicode's form NFC, so that an accent is one thing however it was typed. Raises InvalidInput
+    for blanks at its ends, which nobody sees and which would make it another person.
+    """
+    if subject != subject.strip():
+        raise InvalidInput(f"{field} must not begin or end with blanks", field=field, rule="blanks")
+    return unicodedata.normalize("NFC", subject)
 
 
 class Role(StrEnum):
@@ -156,7 +170,8 @@ class Bounds:
 class Draft:
     """An event that was validated and encoded and waits for its position. Built by `sources.emit` only.
 
-    `digest` covers what the caller gave, so that a retry is recognised and other content is a conflict.
+    `digest` covers what the caller gave, so that a retry is recognised and other content is a conflict. `recorded_at`
+    is the emitter's clock, which may jump: `seq` alone is the order, and retention says what it makes of such moments.
     """
 
     tenant: str
@@ -221,6 +236,12 @@ class Event:
             payload = decode(self.payload_json)
             object.__setattr__(self, "_payload", payload)
         return payload
+
+    def forget(self) -> None:
+        """Let go of the decoded payload, which takes up to twenty times the memory of `payload_json`: logs and rings
+        hold events for long, and count these bytes. It is decoded again when asked for."""
+        if self._payload is not None:
+            object.__setattr__(self, "_payload", None)
 
     @classmethod
     def of(cls, draft: Draft, seq: int) -> Event:
@@ -299,7 +320,7 @@ class ConsentEntry:
 
 @dataclass(frozen=True, slots=True)
 class PurposeConsent:
-    """The newest line for one purpose (or for none); `seq` is its place in the ledger."""
+    """The newest line that speaks of one purpose (or of none); `seq` is its place in the ledger."""
 
     state: ConsentState
     seq: int
@@ -308,7 +329,11 @@ class PurposeConsent:
 
 @dataclass(frozen=True, slots=True)
 class SubjectConsent:
-    """What the ledger says of one subject now. `purposes[None]` is the newest line without a purpose."""
+    """What the ledger says of one subject now. `purposes[None]` is the newest line without a purpose.
+
+    A withdrawal without a purpose speaks of every purpose that was named before it: it stands under each of them, and
+    what is said later without a purpose does not bring them back.
+    """
 
     suppressed_by: str | None = None
     purposes: Mapping[str | None, PurposeConsent] = field(default_factory=dict)

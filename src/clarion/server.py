@@ -63,7 +63,9 @@ async def open_app(
 
     limits = HubLimits(
         subscriptions=settings.max_subscriptions,
+        subscriptions_per_client=settings.max_subscriptions_per_client,
         connections=settings.max_connections,
+        connections_per_principal=settings.max_connections_per_principal,
         declared_topics=settings.max_declared_topics,
         ring_budget=settings.ring_budget_mb * 1024 * 1024,
         retention_seconds=settings.retention_days * 86_400,
@@ -83,7 +85,7 @@ async def open_app(
         hub = Hub(backend, limits=limits, clock=clock, randomness=randomness)
         authenticator = Authenticator(backend.keys, operator_of)
         emitter = Emitter(hub, clock=clock, randomness=randomness, max_payload_bytes=settings.max_payload_bytes)
-        keys = KeyService(backend.keys, authenticator, clock, randomness)
+        keys = KeyService(backend.keys, authenticator, clock, randomness, hub.end)
         app = App(hub, emitter, authenticator, keys, sources, settings)
         async with hub.running(), app.mcp.session_manager.run():
             yield app

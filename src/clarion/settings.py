@@ -69,7 +69,9 @@ class Settings(BaseSettings):
         2.0, gt=0, allow_inf_nan=False, description="Seconds to wait for a locked database before answering 503."
     )
     retention_days: float = Field(7.0, gt=0, allow_inf_nan=False, description="Days that events are kept.")
-    retention_mb: int | None = Field(None, gt=0, description="Megabytes the event database may take; none: no limit.")
+    retention_mb: int | None = Field(
+        None, gt=0, description="Megabytes that the events of all tenants together may take; none: no limit."
+    )
     audit_retention_days: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="Days that delivery rows are kept; counters stay."
     )
@@ -77,7 +79,11 @@ class Settings(BaseSettings):
         240 * 1024, gt=0, le=240 * 1024, description="Bytes of one event's payload as stored."
     )
     max_subscriptions: int = Field(100_000, gt=0, description="Active subscriptions per tenant.")
+    max_subscriptions_per_client: int = Field(
+        256, gt=0, description="Active subscriptions per client of a principal; an event has a frame for each."
+    )
     max_connections: int = Field(20_000, gt=0, description="Open streams per tenant.")
+    max_connections_per_principal: int = Field(1_000, gt=0, description="Open streams per principal.")
     max_declared_topics: int = Field(1_000, gt=0, description="Topics that a tenant may declare.")
     ring_budget_mb: int = Field(64, gt=0, description="Megabytes of events that stalled readers may hold in memory.")
     allowed_origins: Names = Field(
@@ -185,8 +191,7 @@ def read_settings(data: Path, **given: Any) -> ReadSettings:
 
 def unknown_variables(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
     """`CLARION_*` variables that nothing reads, each with the known one that was perhaps meant."""
-    names = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
-    known = {*names, *_COMMAND_LINE_VARIABLES}
+    known = {*(f"{PREFIX}{name.upper()}" for name in Settings.model_fields), *_COMMAND_LINE_VARIABLES}
     for source in settings.inbound.values():
         named = source.get("secret_env", ())
         known.update(map(str.upper, [named] if isinstance(named, str) else map(str, named)))
@@ -194,7 +199,9 @@ def unknown_variables(settings: Settings, environment: Mapping[str, str] = os.en
     for name in sorted(environment):
         upper = name.upper()
         if upper.startswith(PREFIX) and upper not in known and not upper.startswith(f"{PREFIX}INBOUND__"):
-            found[name] = next(iter(get_close_matches(upper, sorted(known), 1, 0.8)), None)
+            names = [one.removeprefix(PREFIX) for one in sorted(known) if one.startswith(PREFIX)]
+            close = get_close_matches(upper.removeprefix(PREFIX), names, 1)
+            found[name] = f"{PREFIX}{close[0]}" if close else None
     return found
 
 
@@ -216,6 +223,10 @@ def _file(data: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
+        if not os.access(data, os.X_OK):  # as its owner would say it
+            raise InvalidInput(
+                f"the data directory {data} cannot be used: {error.strerror}", field="data", rule="writable"
+            ) from None
         raise InvalidInput(
             f"{data.absolute() / CONFIG_FILE} cannot be read: {error.strerror}", field=CONFIG_FILE, rule="readable"
         ) from None
@@ -266,6 +277,8 @@ def _refusal(error: ValidationError, origins: Mapping[str, str]) -> InvalidInput
         rule = _RULES[kind].format(**context).replace("'", "")
     elif kind.startswith("int"):
         rule = "must be a whole number"
+    elif kind.startswith("bool"):
+        rule = "must be true or false"
     elif kind.startswith("float"):
         rule = "must be a number"
     else:
@@ -284,7 +297,13 @@ _EXAMPLES = {
 
 def _example(name: str, kind: str) -> str:
     """A value that is right, unless the rule itself names all of them."""
-    if kind in ("literal_error", "greater_than", "greater_than_equal", "less_than_equal", "dict_type"):
+    if kind in (
+        "literal_error",
+        "greater_than",
+        "greater_than_equal",
+        "less_than_equal",
+        "dict_type",
+    ) or kind.startswith("bool"):
         return ""
     default = Settings.model_fields[name].default
     shown = _EXAMPLES.get(name) or (default if isinstance(default, str | int | float) else None)

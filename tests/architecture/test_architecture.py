@@ -18,8 +18,8 @@ MODULES = {
 
 # The pure layer from the bottom up: a module may import those before it, and the libraries named.
 PURE = [
-    "errors", "logs", "encoding", "model", "clock", "ids", "topics", "filters", "retry", "schemas", "catalog_topics",
-    "catalog",
+    "errors", "logs", "completion", "encoding", "model", "clock", "ids", "topics", "filters", "retry", "schema_cost", "schemas",
+    "catalog_topics", "catalog",
 ]  # fmt: skip
 LIBRARIES = {"encoding": {"orjson"}, "ids": {"ulid"}, "schemas": {"jsonschema_rs"}, "logs": {"orjson", "structlog"}}
 

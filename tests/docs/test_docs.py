@@ -9,6 +9,7 @@ import pytest
 
 from clarion.api.events import _FIELDS
 from clarion.catalog import CATEGORIES
+from clarion.cli.app import app
 from clarion.client import EventFrame, HeartbeatFrame, LagFrame, OpenFrame, parse_frame
 from clarion.errors import ERRORS
 from clarion.filters import ALIASES, ENVELOPE, OPERATORS
@@ -51,6 +52,15 @@ def test_the_settings_page_is_what_the_settings_say() -> None:
     for name, field in Settings.model_fields.items():
         assert f"| `{name}` |" in page
         assert str(field.description) in page
+
+
+def test_the_command_line_page_lists_every_command() -> None:
+    listed = " ".join(row[0] for row in table((ROOT / "docs/reference/cli.md").read_text()))
+    commands = [one.name or one.callback.__name__ for one in app.registered_commands if one.callback is not None]
+    commands += [str(one.name) for one in app.registered_groups]
+    assert len(commands) >= 8
+    for command in commands:
+        assert f"`{command}" in listed, command
 
 
 def test_the_http_page_names_every_error_that_a_client_can_meet() -> None:

@@ -109,7 +109,8 @@ def here(served: Served) -> tuple[str, ...]:
 
 def test_an_event_that_is_emitted_is_listened_to_in_order(here: tuple[str, ...]):
     with running("listen", "deal.*", "--json", "--filter", '{"amount_gte": 100}', *here) as listener:
-        read_until(listener, "listening to deal.*")
+        assert read_until(listener, "listening to deal.*") == 'listening to deal.* where {"amount_gte":100}\n'
+        where = read_until(listener, "Ctrl-C ends")
         for amount in (100, 50, 200):
             clarion("emit", "deal.won", json.dumps({"amount": amount}), *here)
         assert listener.stdout is not None
@@ -122,6 +123,7 @@ def test_an_event_that_is_emitted_is_listened_to_in_order(here: tuple[str, ...])
     assert [frame["params"]["payload"]["amount"] for frame in frames[1:]] == [100, 200]
     assert all("heartbeat" in line for line in rest.splitlines())
     assert (listener.returncode, errors) == (0, "")
+    assert re.fullmatch(r"on http://127\.0\.0\.1:\d+, tenant t\d+; times are \S+; Ctrl-C ends\n", where)
 
 
 def test_listening_ends_its_own_subscription_and_keeps_a_named_one(served: Served, here: tuple[str, ...]):
@@ -152,7 +154,7 @@ def test_listening_from_a_cursor_begins_after_it(here: tuple[str, ...]):
             frames = [json.loads(listener.stdout.readline()) for _ in range(len(expected) + 1)]
             stop(listener)
         assert [frame["params"]["payload"]["n"] for frame in frames[1:]] == expected
-    clarion("listen", "a.*", "--from", "nonsense", *here, code=4)
+    assert "--from 'nonsense'" in clarion("listen", "a.*", "--from", "nonsense", *here, code=4).stderr
 
 
 def test_the_readable_view_shows_who_and_what(here: tuple[str, ...]):
@@ -215,10 +217,13 @@ def test_emitting_takes_stdin_and_the_envelope_and_is_idempotent(here: tuple[str
         (("emit",), 2, "Missing argument"),
         (("emit", "a.b", "--nonsense"), 2, "--nonsense"),
         (("nonsense",), 2, "nonsense"),
-        (("keys", "create", "--role", "king"), 4, "role must be one of"),
+        (("keys", "create", "--role", "king"), 2, "'king' is not one of publisher, subscriber, admin"),
+        (("keys", "create", "--role", "admin", "--module", "x"), 2, "admin"),
+        (("serve", "--log-level", "loud"), 2, "warning"),
+        (("topics", "dael.won"), 4, "did you mean deal.won?"),
         (("keys", "revoke", "nobody"), 4, "no key"),
-        (("topics", "--category", "sports"), 4, "crm"),
-        (("consent", "set", "ada", "maybe"), 4, "granted"),
+        (("topics", "--category", "sports"), 2, "crm"),
+        (("consent", "set", "ada", "maybe"), 2, "granted"),
         (("import", "nowhere.ndjson"), 4, "nowhere.ndjson"),
     ],
 )
@@ -241,13 +246,17 @@ def test_wrong_patterns_and_filters_are_told_by_the_server(here: tuple[str, ...]
 
 
 def test_a_directory_that_nobody_serves_works_by_itself(data: Path):
-    position = clarion("emit", "a.b", '{"n": 1}', "--data", data).stdout
+    first = clarion("emit", "a.b", '{"n": 1}', "--data", data)
+    position = first.stdout
+    assert f"recorded in {data}, pushed when one starts" in first.stderr
 
     assert POSITION.fullmatch(position)
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     with running("serve", "--port", "0", "--data", data) as process:
         read_until(process, "is listening on")
-        assert clarion("emit", "a.b", '{"n": 2}', "--data", data).stdout == position.replace("-1\n", "-2\n")
+        second = clarion("emit", "a.b", '{"n": 2}', "--data", data)
+        assert second.stderr == ""
+        assert second.stdout == position.replace("-1\n", "-2\n")
         stop(process)
     assert clarion("emit", "a.b", '{"n": 3}', "--data", data).stdout == position.replace("-1\n", "-3\n")
 
@@ -360,7 +369,8 @@ def test_an_import_records_the_good_lines_and_lists_the_bad_ones(data: Path, tmp
     done = clarion("import", file, "--data", data, code=1)
 
     assert done.stdout == ""
-    first, second, summary = done.stderr.splitlines()[1:]
+    first, second, unserved, summary = done.stderr.splitlines()[1:]
+    assert "no server runs here" in unserved
     assert first == "line 1201: not valid JSON at column 1"
     assert second.startswith("line 2301: topic 'bad topic'")
     assert summary == "2498 accepted, 0 duplicates, 2 failed"
@@ -381,20 +391,65 @@ def test_an_import_that_waits_for_stdin_ends_on_ctrl_c(data: Path):
 
 
 def test_topics_are_listed_as_a_table_and_as_json(here: tuple[str, ...]):
-    table = clarion("topics", "--category", "integration", *here).stdout
+    lines = clarion("topics", "--category", "integration", *here).stdout.splitlines()
     found = json.loads(clarion("topics", "--category", "integration", "--json", *here).stdout)
 
-    assert table.splitlines()[0].split() == ["TOPIC", "CATEGORY", "MEANING", "A", "FILTER"]
-    assert [line.split()[0] for line in table.splitlines()[1:]] == [row["topic"] for row in found]
+    assert [line.split()[0] for line in lines] == [row["topic"] for row in found]
+    (one,) = json.loads(clarion("topics", "git.commit", "--json", *here).stdout)
+    assert one == next(row for row in found if row["topic"] == "git.commit")
+    assert "filters to try" in clarion("topics", "git.commit", *here).stdout
 
 
-def test_settings_lists_every_setting_with_its_variable():
+def test_settings_tells_every_value_in_effect_and_where_it_comes_from(data: Path):
     from clarion.settings import Settings
 
-    lines = clarion("settings").stdout.splitlines()
+    data.mkdir()
+    (data / "clarion.toml").write_text('port = 1\n[inbound.gh]\nkind = "github"\nsecret = "hush"\n')
+    shown = clarion("settings", "--data", data, CLARION_RETENTION_DAYS="9").stdout
+    rows = json.loads(clarion("settings", "--data", data, "--json", CLARION_RETENTION_DAYS="9").stdout)
 
-    assert [line.split()[0] for line in lines[1:]] == list(Settings.model_fields)
-    assert all(f"CLARION_{name.upper()}" in line for name, line in zip(Settings.model_fields, lines[1:], strict=True))
+    assert re.findall(r"^(\w+) = ", shown, re.M) == list(Settings.model_fields) == [row["setting"] for row in rows]
+    for line in (f"data = {data}  (--data)", "port = 1  (clarion.toml)", "host = 127.0.0.1  (default)",
+                 "retention_days = 9.0  (CLARION_RETENTION_DAYS)", "inbound = gh  (clarion.toml)"):  # fmt: skip
+        assert line in shown
+    assert "hush" not in shown + json.dumps(rows)
+
+
+def test_a_group_without_a_command_shows_its_help():
+    for group, command in (("keys", "revoke"), ("consent", "check")):
+        done = subprocess.run((*CLARION, group), capture_output=True, text=True, timeout=60, env=environment())
+        assert (done.returncode, done.stderr) == (2, "")
+        assert re.search(rf"^  {command} ", done.stdout, re.M)
+
+
+def test_help_fits_80_columns_and_cuts_no_summary():
+    for command in ((), ("keys",), ("consent",), ("emit",), ("listen",), ("keys", "create"), ("serve",)):
+        shown = clarion(*command, "--help", COLUMNS="80").stdout
+        assert max(map(len, shown.splitlines())) <= 80, shown
+        assert not re.search(r"\w\.\.\.$", shown.partition("Commands:")[2], re.M), shown
+
+
+def test_serving_warns_of_a_variable_that_nothing_reads(data: Path):
+    with running("serve", "--port", "0", "--data", data, CLARION_PROT="1", CLARION_KEY="k") as process:
+        warned = read_until(process, "CLARION_")
+        read_until(process, "is listening on")
+        stop(process)
+    assert warned == "! CLARION_PROT is no setting and is not used; did you mean CLARION_PORT?\n"
+
+
+def test_a_directory_that_cannot_be_used_is_told_alike_by_all(tmp_path: Path):
+    file = tmp_path / "file"
+    file.touch()
+    told = {clarion(*command, "--data", file, code=4).stderr for command in (("emit", "a.b"), ("serve", "--port", "0"))}
+
+    assert told == {f"error: the data directory {file} cannot be used: File exists\n"}
+
+
+def test_serving_on_every_address_tells_one_that_works(data: Path):
+    with running("serve", "--host", "0.0.0.0", "--port", "0", "--data", data) as process:
+        assert "http://127.0.0.1:" in read_until(process, "is listening on")
+        assert "CLARION_ALLOWED_HOSTS" in read_until(process, "  open ")
+        stop(process)
 
 
 def test_every_command_has_help_with_an_example():

@@ -28,7 +28,7 @@ PUSHES = [
     r"  emit   deal\.won    Corner shop, 50,000",
     r"  emit   deal\.won    Acme renewal, 150,000",
     r"  push   deal\.won    #\d+ after \d+ ms",
-    r"  held   deal\.won    Corner shop was not pushed: 50,000 is less than amount_gte 100,000",
+    r"  held   deal\.won    Corner shop was not pushed: 50,000 is below 100,000",
 ]
 
 

@@ -1,5 +1,6 @@
 """Migrations: the schema is all of them applied; an older database is upgraded, a newer one refused."""
 
+import asyncio
 import os
 import sqlite3
 from contextlib import closing
@@ -8,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from clarion.errors import SchemaTooNew
-from clarion.model import ConsentState, Outcome
+from clarion.model import ConsentState, Outcome, PurposeConsent
+from clarion.stores.protocols import Retention
 from clarion.stores.sqlite import open_sqlite
 from clarion.stores.sqlite.connections import Database
+from clarion.stores.sqlite.rows import EVENT_COLUMNS, event_row
 from clarion.stores.sqlite.schema import Migration, migrate, migrations_of, version_of
-from clarion.testing.contracts.examples import consent, delivery, drafts
+from clarion.testing.contracts.examples import consent, delivery, draft, drafts
 
 DATABASES = {"log": "clarion.db", "audit": "audit.db"}
 FIRST = Migration(1, "first", "CREATE TABLE a (x INTEGER);\nINSERT INTO a VALUES (7);")
@@ -77,6 +80,85 @@ def test_a_migration_that_fails_leaves_the_version_before_it() -> None:
         assert version_of(connection) == 2
         assert schema(connection) == before
         assert not connection.in_transaction
+
+
+def at_version(path: Path, version: int) -> sqlite3.Connection:
+    """A log of an older Clarion."""
+    connection = plain(path)
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    migrate(connection, migrations_of("log")[:version])
+    return connection
+
+
+async def test_a_withdrawal_of_everything_takes_back_older_grants_of_an_older_database(tmp_path: Path) -> None:
+    ledger = [
+        ("ann", "granted", "marketing"),
+        ("ann", "granted", ""),
+        ("bob", "granted", "marketing"),
+        ("ann", "withdrawn", None),
+        ("ann", "granted", "analytics"),
+        ("ann", "granted", None),
+        ("cat", "withdrawn", None),
+        ("cat", "granted", "marketing"),
+    ]
+    with closing(at_version(tmp_path / "clarion.db", 1)) as old:
+        for seq, (subject, state, purpose) in enumerate(ledger, 1):
+            old.execute(
+                "INSERT INTO consent_ledger (tenant, seq, subject, state, purpose, recorded_at) "
+                "VALUES ('acme', ?, ?, ?, ?, 7)",
+                (seq, subject, state, purpose),
+            )
+            old.execute(
+                "INSERT OR REPLACE INTO consent_states VALUES ('acme', ?, ?, ?, ?, 99)", (subject, purpose, state, seq)
+            )
+    backend = await open_sqlite(tmp_path)
+    states = await backend.consents.states("acme", ["ann", "bob", "cat"])
+    await backend.aclose()
+    granted, gone = ConsentState.GRANTED, PurposeConsent(ConsentState.WITHDRAWN, 4)
+    assert states["ann"].purposes == {
+        "marketing": gone,
+        "": gone,
+        "analytics": PurposeConsent(granted, 5, 99),
+        None: PurposeConsent(granted, 6, 99),
+    }
+    assert states["bob"].purposes == {"marketing": PurposeConsent(granted, 3, 99)}
+    assert states["cat"].purposes["marketing"] == PurposeConsent(granted, 8, 99)
+
+
+async def test_the_events_of_an_older_database_are_weighed(tmp_path: Path) -> None:
+    with closing(at_version(tmp_path / "clarion.db", 2)) as old:
+        old.execute("INSERT INTO tenants (id, name) VALUES (1, 'acme')")
+        columns = ",".join("?" * EVENT_COLUMNS)
+        for seq in range(1, 11):
+            row = event_row(draft(f"e{seq}", payload={"t": "x" * 1000}), seq, 1, seq)
+            old.execute(f"INSERT INTO events VALUES ({columns})", row)
+    backend = await open_sqlite(tmp_path)
+    assert await backend.log.trim(Retention(max_bytes=15_000)) == 0
+    await backend.log.append([draft("new", payload={"t": "x" * 1000})])
+    assert await backend.log.trim(Retention(max_bytes=6_800)) == 6
+    await backend.aclose()
+    with closing(plain(tmp_path / "clarion.db")) as connection:
+        weighed = connection.execute("SELECT value FROM meta WHERE name = 'event_bytes'").fetchone()
+        assert weighed == connection.execute("SELECT sum(size) FROM events").fetchone()
+
+
+async def test_the_weight_of_all_events_follows_every_append_and_trim(tmp_path: Path) -> None:
+    backend = await open_sqlite(tmp_path)
+    full = draft("full", attributes={"a": "ä"}, audience=("alice",), subjects=("ann", "zoë"), key="k", actor_id="u")
+    await asyncio.gather(*(backend.log.append([draft(f"e{n % 7}"), full]) for n in range(20)))  # many are known
+    unstorable = draft("bad", actor_id="\ud800")
+    answers = await asyncio.gather(
+        backend.log.append([draft("good"), unstorable]), backend.log.append(drafts(700)), return_exceptions=True
+    )
+    assert isinstance(answers[0], UnicodeEncodeError)
+    with closing(plain(tmp_path / "clarion.db")) as connection:
+        weighed = "SELECT value, (SELECT sum(size) FROM events) FROM meta WHERE name = 'event_bytes'"
+        held, really = connection.execute(weighed).fetchone()
+        assert held == really > 700 * 300
+        await backend.log.trim(Retention(max_bytes=50_000))
+        held, really = connection.execute(weighed).fetchone()
+        assert held == really <= 50_000
+    await backend.aclose()
 
 
 @pytest.mark.parametrize(("name", "file"), DATABASES.items())

@@ -35,12 +35,11 @@ def naive(ledger: list[ConsentEntry], purpose: str | None) -> bool:
     general = [line for line in spoken if line.purpose is None]
     if purpose is None:
         return not (general and general[-1].state is ConsentState.WITHDRAWN)
-    for line in reversed(spoken):
-        if line.purpose == purpose:
-            return line.state is ConsentState.GRANTED and (line.expires_at is None or line.expires_at > NOW)
-        if general and line is general[-1] and line.state is ConsentState.WITHDRAWN:
-            return False  # a later withdrawal of everything; an earlier general line was replaced by the newest
-    return False
+    all_withdrawn = (None, ConsentState.WITHDRAWN)
+    of_it = [line for line in spoken if line.purpose == purpose or (line.purpose, line.state) == all_withdrawn]
+    if not of_it or of_it[-1].state is not ConsentState.GRANTED:
+        return False
+    return of_it[-1].expires_at is None or of_it[-1].expires_at > NOW
 
 
 @given(st.lists(lines(), max_size=8), st.sampled_from(PURPOSES))

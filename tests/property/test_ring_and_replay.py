@@ -21,7 +21,7 @@ from hypothesis import event as label
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clarion.hub import connection
+from clarion.hub import connection, outlet
 from clarion.hub.connection import Phase
 from clarion.hub.hub import HubLimits
 from clarion.model import Earliest, Start
@@ -59,7 +59,7 @@ def small_steps() -> Iterator[None]:
     """Pages and writes of a few events, so that a replay has many and a drain stops in the middle."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "REPLAY_PAGE", 4)
-        patch.setattr(connection, "WRITE_CHUNK", 3_000)
+        patch.setattr(outlet, "WRITE_CHUNK", 3_000)
         yield
 
 
@@ -73,13 +73,13 @@ class SlowLog:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def read(self, tenant: str, after: int, *, upto: int | None = None, limit: int) -> Page:
+    async def read(self, tenant: str, after: int, **bounds: Any) -> Page:
         await settle(self._chance.randrange(6))
-        page = await self._inner.read(tenant, after, upto=upto, limit=limit)
+        page = await self._inner.read(tenant, after, **bounds)
         await settle(self._chance.randrange(6))
         return page  # type: ignore[no-any-return]
 
-    async def tail(self, after_offset: int, *, limit: int) -> Sequence[Stored]:
+    async def tail(self, after_offset: int, **_bounds: Any) -> Sequence[Stored]:
         await settle(self._chance.randrange(4))
         stored = await self._inner.tail(after_offset, limit=self._chance.randrange(1, 8))
         await settle(self._chance.randrange(4))

@@ -76,3 +76,12 @@ def test_nasty_input_is_malformed_and_nothing_worse(data: bytes) -> None:
 
 def test_the_position_of_a_byte() -> None:
     assert position_in(b"ab\ncd", 4) == {"line": 2, "column": 2, "offset": 4}
+
+
+def test_what_was_decoded_is_not_searched_for_numbers_that_are_not_finite() -> None:
+    assert encode([None, math.nan], finite=True) == b"[null,null]"
+
+
+def test_a_digest_tells_numbers_apart_as_they_are_written() -> None:
+    assert digest({"a": 1}) != digest({"a": 1.0})
+    assert digest(decode(b"1.0")) == digest(decode(b"1e0"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import time
 from typing import Any
 
 import pytest
 
 from clarion.errors import InvalidEvent, InvalidSchema
-from clarion.schemas import DIALECT, MAX_SCHEMA_BYTES, Schema
+from clarion.schemas import DIALECT, MAX_PATTERNS, MAX_SCHEMA_BYTES, Schema
 
 
 def doubling(steps: int) -> dict[str, Any]:
@@ -91,3 +93,103 @@ def test_a_long_message_is_cut() -> None:
     with pytest.raises(InvalidEvent) as caught:
         Schema({"properties": {"a": {"enum": ["x" * 5000, "y"]}}}).validate({"a": "z"})
     assert len(caught.value.message) < 400
+
+
+def alternatives() -> dict[str, Any]:
+    """Under 4 KB: 9,500 alternatives for each item."""
+    return {
+        "$defs": {
+            "a": {"anyOf": [{"const": number} for number in range(95)]},
+            "b": {"anyOf": [{"$ref": "#/$defs/a"}] * 100},
+        },
+        "properties": {"a": {"items": {"anyOf": [{"$ref": "#/$defs/b"}, {}]}}},
+    }
+
+
+THRASHING = "[01]*1[01]{%d}2"
+BITS = "".join(random.Random(1).choices("01", k=200_000))
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload"),
+    [
+        (alternatives(), {"a": [-1] * 60_000}),
+        ({"properties": {"a": {"anyOf": [{"pattern": THRASHING % n} for n in range(200, 210)]}}}, {"a": BITS}),
+        ({"properties": {"a": {"pattern": THRASHING % 200}}}, {"a": BITS}),
+        ({"patternProperties": {THRASHING % 200: {}}}, {BITS[i : i + 50]: 1 for i in range(0, 200_000, 50)}),
+        ({"propertyNames": {"pattern": THRASHING % 200}}, {BITS[i : i + 50]: 1 for i in range(0, 200_000, 50)}),
+        ({"additionalProperties": {"enum": [n + 0.5 for n in range(2_000)]}}, {str(n): 0.1 for n in range(2_000)}),
+        ({"properties": {"a": {"allOf": [{"uniqueItems": True}] * 100}}}, {"a": list(range(40_000))}),
+        ({"properties": {"a": {"items": {"allOf": [{"uniqueItems": True}] * 100}}}}, {"a": [list(range(15))] * 500}),
+        ({"properties": {"a": {"contains": alternatives()["$defs"]["a"]}}}, {"a": [-1] * 100_000}),
+        ({"properties": {"a": {"items": {"multipleOf": 0.01}}}}, {"a": [1e300] * 40_000}),
+        ({"properties": {"a": {"items": {"minimum": 0.5}}}}, {"a": [5e-324] * 30_000}),
+        ({"properties": {"a": {"prefixItems": [{"pattern": THRASHING % 200}]}}}, {"a": [BITS]}),
+        ({"properties": {"a": {"dependentSchemas": {"b": {"properties": {"c": {"pattern": THRASHING % 200}}}}}}},
+         {"a": {"b": 1, "c": BITS}}),
+    ],
+)  # fmt: skip
+def test_schema_and_payload_that_are_too_much_work_together_are_refused_at_once(
+    schema: dict[str, Any], payload: dict[str, Any]
+) -> None:
+    compiled = Schema(schema)
+    started = time.perf_counter()
+    with pytest.raises(InvalidEvent) as caught:
+        compiled.validate(payload)
+    assert (caught.value.field, caught.value.rule) == ("payload", "cost")
+    assert time.perf_counter() - started < 1  # run, they would take from a second to minutes
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload"),
+    [
+        ({"properties": {"a": {"items": {"type": "integer", "minimum": 0}}}}, {"a": [5] * 100_000}),
+        ({"properties": {"a": {"items": {"properties": {f"f{n}": {"type": "integer"} for n in range(20)}}}}},
+         {"a": [{f"f{n}": n for n in range(20)}] * 1_000}),
+        ({"properties": {"a": {"type": "string"}, "b": {"pattern": "^[A-Za-z0-9_-]{1,64}$"}}},
+         {"a": "x" * 240_000, "b": "id-1"}),
+        ({"properties": {"a": {"uniqueItems": True}}}, {"a": list(range(40_000))}),
+        ({"properties": {"a": {"items": {"pattern": "^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$"}}}},
+         {"a": ["01234567-89ab-cdef-0123-456789abcdef"] * 1_000}),
+        ({"properties": {"a": {"pattern": "^.{1,100}$"}}}, {"a": "x" * 100}),
+        (alternatives(), {"a": [-1] * 2}),
+    ],
+)  # fmt: skip
+def test_what_ordinary_schemas_ask_of_large_payloads_is_not_too_much(
+    schema: dict[str, Any], payload: dict[str, Any]
+) -> None:
+    Schema(schema).validate(payload)
+
+
+def test_a_large_payload_that_fits_no_alternative_is_refused_without_collecting_all_errors() -> None:
+    schema = Schema({"properties": {"a": {"anyOf": [{"items": {"type": kind}} for kind in ("string", "null") * 10]}}})
+    started = time.perf_counter()
+    with pytest.raises(InvalidEvent) as caught:
+        schema.validate({"a": [1] * 50_000})
+    assert (caught.value.field, caught.value.rule) == ("payload", "schema")
+    assert time.perf_counter() - started < 1  # the errors take 5 s
+    with pytest.raises(InvalidEvent) as caught:
+        schema.validate({"a": [1] * 5})
+    assert caught.value.field == "payload.a"
+
+
+def test_nested_unevaluated_keywords_which_double_the_work_at_each_step_are_refused() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(14):
+        schema = {"anyOf": [schema, {"type": "string"}], "unevaluatedProperties": {"type": "integer"}}
+    with pytest.raises(InvalidSchema) as caught:
+        Schema(schema)
+    assert caught.value.rule == "expansion"
+
+
+def test_more_patterns_or_larger_ones_than_allowed_are_refused() -> None:
+    def patterns(count: int) -> dict[str, Any]:
+        return {"properties": {f"f{n}": {"pattern": f"^{n}$"} for n in range(count)}}
+
+    Schema(patterns(MAX_PATTERNS))
+    with pytest.raises(InvalidSchema) as caught:
+        Schema(patterns(MAX_PATTERNS + 1))
+    assert caught.value.rule == "patterns"
+    with pytest.raises(InvalidSchema) as caught:
+        Schema({"properties": {"a": {"pattern": "[01]{20000}"}}})
+    assert (caught.value.field, caught.value.rule) == ("schema.properties.a.pattern", "schema")

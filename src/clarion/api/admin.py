@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from starlette.requests import Request
@@ -121,6 +122,6 @@ class AdminEndpoints:
 def _limit(text: str | None) -> int:
     if text is None:
         return PAGE
-    if not text.isdigit() or not 1 <= int(text) <= PAGE:
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= PAGE:
         raise InvalidInput(f"limit must be an integer from 1 to {PAGE}", field="limit", rule="range")
     return int(text)

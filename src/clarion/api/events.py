@@ -6,6 +6,8 @@ all went well, else 207, with one result per item in order; valid items are stor
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -13,7 +15,16 @@ from starlette.responses import Response
 
 from clarion.api.http import MAX_BODY_BYTES, json_response, read_body, take, time_field
 from clarion.encoding import decode
-from clarion.errors import ClarionError, InvalidInput, MalformedJSON, PayloadTooLarge, StoreUnavailable, codes, describe
+from clarion.errors import (
+    ClarionError,
+    InvalidInput,
+    MalformedJSON,
+    Overloaded,
+    PayloadTooLarge,
+    StoreUnavailable,
+    codes,
+    describe,
+)
 from clarion.model import ApiKey, Principal
 from clarion.sources.emit import Emission, Emitter, Receipt
 
@@ -23,10 +34,26 @@ MAX_BATCH = 10_000
 """Events of one request. Bounds how long one request's transaction and answer can get."""
 
 MAX_BATCH_BYTES = 32 * MAX_BODY_BYTES
-"""Bytes of a request that carries several events."""
+"""Bytes of a request that carries an event a line. An event is at most `MAX_BODY_BYTES` of it as sent, which leaves
+room for escapes and white space around a payload of the largest size as stored."""
+
+MAX_ARRAY_BYTES = 4 * MAX_BODY_BYTES
+"""Bytes of a JSON array of events, which has to be decoded in one go."""
+
+MAX_CONTAINERS = 60_000
+"""Opening brackets and braces that are decoded in one go: an empty array takes 25 times its text as memory,
+and 0.7 us with the collections of garbage that it brings about."""
+
+MAX_BYTES_IN_FLIGHT = 256 * MAX_BODY_BYTES
+"""Bytes of all bodies of events that are held at a time. Stops some large requests at once from filling the memory."""
 
 GROUP = 500
 """Events appended in one transaction; the next group is checked while others commit."""
+
+GROUP_BYTES = 256 * 1024
+"""Bytes of lines in one group: what is decoded without giving others a turn, but for a single larger line."""
+
+_SPACE = ord(" ")
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
@@ -56,7 +83,7 @@ def emission_of(item: Any) -> Emission:
     taken = take(item, _FIELDS, "topic", "payload")
     time_field(taken, "occurred_at")
     time_field(taken, "expires_at")
-    return Emission(**taken)
+    return Emission(**taken, finite=True)
 
 
 class EventsEndpoint:
@@ -64,37 +91,50 @@ class EventsEndpoint:
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
+        self._in_flight = 0
 
     async def __call__(self, request: Request, key: ApiKey) -> Response:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        body = await read_body(request, MAX_BATCH_BYTES)
-        if kind in NDJSON:
-            return await self._several(key.principal, _lines(body))
-        parsed = _parsed(body)
-        if isinstance(parsed, list):
-            return await self._several(key.principal, parsed)
-        receipt = await self._emitter.emit(key.principal, emission_of(parsed))
-        return json_response(_result(receipt), 200 if receipt.duplicate else 201)
+        share = 0
 
-    async def _several(self, principal: Principal, items: list[Any]) -> Response:
-        if len(items) > MAX_BATCH:
-            raise PayloadTooLarge(
-                f"{len(items)} events in one request; at most {MAX_BATCH} are allowed. Send them in parts",
-                details={"limit": "batch", "max": MAX_BATCH},
-            )
-        outcomes: list[Receipt | ClarionError] = []
-        for start in range(0, len(items), GROUP):
+        def arrived(count: int) -> None:
+            nonlocal share
+            if self._in_flight + count > MAX_BYTES_IN_FLIGHT:
+                raise Overloaded()
+            share += count
+            self._in_flight += count
+
+        try:
+            body = await read_body(request, MAX_BATCH_BYTES, arrived=arrived)
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind in NDJSON:
+                lines = _lines(body)
+                return await self._several(key.principal, len(lines), _line_groups(body, lines))
+            parsed = _parsed(body)
+            if isinstance(parsed, list):
+                _check_count(len(parsed))
+                return await self._several(key.principal, len(parsed), _groups(parsed))
+            receipt = await self._emitter.emit(key.principal, emission_of(parsed))
+            return json_response(_result(receipt), 200 if receipt.duplicate else 201)
+        finally:
+            self._in_flight -= share
+
+    async def _several(self, principal: Principal, count: int, groups: Iterator[list[Any]]) -> Response:
+        """Emit `count` items, which come in `groups` for one transaction each."""
+        results: list[dict[str, Any]] = []
+        for group in groups:
             try:
-                outcomes += await self._group(principal, items[start : start + GROUP])
+                outcomes = await self._group(principal, group)
             except StoreUnavailable as error:
-                if not outcomes:
+                if not results:
                     raise
-                outcomes += [error] * (len(items) - start)  # what was stored before keeps its receipts
+                results += [_result(error)] * (count - len(results))  # what was stored before keeps its receipts
                 break
-        results = [_result(outcome) for outcome in outcomes]
-        failed = sum(isinstance(outcome, ClarionError) for outcome in outcomes)
-        duplicates = sum(isinstance(outcome, Receipt) and outcome.duplicate for outcome in outcomes)
-        counts = {"accepted": len(outcomes) - failed - duplicates, "duplicates": duplicates, "failed": failed}
+            results += map(_result, outcomes)
+            if not any(isinstance(outcome, Receipt) for outcome in outcomes):
+                await asyncio.sleep(0)  # nothing was stored, so nothing was waited for
+        failed = sum("error" in result for result in results)
+        duplicates = sum(result.get("duplicate", False) for result in results)
+        counts = {"accepted": len(results) - failed - duplicates, "duplicates": duplicates, "failed": failed}
         return json_response({**counts, "results": results}, 207 if failed else 200)
 
     async def _group(self, principal: Principal, items: list[Any]) -> list[Receipt | ClarionError]:
@@ -113,8 +153,17 @@ class EventsEndpoint:
 
 
 def _parsed(body: bytes) -> Any:
+    """The value of a JSON body. Raises MalformedJSON, PayloadTooLarge (before it is decoded)."""
+    several = body[:1024].lstrip()[:1] == b"["
+    limit = MAX_ARRAY_BYTES if several else MAX_BODY_BYTES
+    if len(body) > limit:
+        raise PayloadTooLarge(
+            f"the request body has {len(body)} bytes; at most {limit} are allowed for "
+            + (f"an array. Send one event a line as {NDJSON[0]}, or send less" if several else "one event"),
+            details={"limit": "body_bytes", "max": limit},
+        )
     try:
-        return decode(body)
+        return _decoded(body)
     except MalformedJSON as error:
         first, _, rest = body.strip().partition(b"\n")
         if rest and first.rstrip().startswith(b"{") and first.rstrip().endswith(b"}"):
@@ -123,27 +172,76 @@ def _parsed(body: bytes) -> Any:
         raise
 
 
-def _lines(body: bytes) -> list[Any]:
-    """Each line's JSON value, or the error that stands for it, with the line's number. Blank lines are skipped."""
-    if body.count(b"\n") > 2 * MAX_BATCH:  # blank ones count too: splitting millions of them would hold up everything
+def _decoded(data: bytes) -> Any:
+    if len(data) > MAX_CONTAINERS and data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
         raise PayloadTooLarge(
-            f"the request has more than {2 * MAX_BATCH} lines; send them in parts",
-            details={"limit": "lines", "max": 2 * MAX_BATCH},
+            f"more than {MAX_CONTAINERS} arrays and objects in one piece of JSON",
+            details={"limit": "containers", "max": MAX_CONTAINERS},
         )
-    items: list[Any] = []
-    for number, line in enumerate(body.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            items.append(decode(line))
-        except MalformedJSON as error:
-            position = {**error.details["position"], "line": number}
-            items.append(
-                MalformedJSON(
-                    f"line {number} is not valid JSON at column {position['column']}", details={"position": position}
-                )
+    return decode(data)
+
+
+def _groups(items: list[Any]) -> Iterator[list[Any]]:
+    return (items[start : start + GROUP] for start in range(0, len(items), GROUP))
+
+
+def _lines(body: bytes) -> list[tuple[int, int, int]]:
+    """The number, start and end of each line that is not blank. Raises PayloadTooLarge."""
+    found: list[tuple[int, int, int]] = []
+    start, number = 0, 0
+    while start < len(body):
+        end = body.find(b"\n", start)
+        end = len(body) if end < 0 else end
+        number += 1
+        if number > 2 * MAX_BATCH:  # blank ones count too: millions of them would hold up everything
+            raise PayloadTooLarge(
+                f"the request has more than {2 * MAX_BATCH} lines; send them in parts",
+                details={"limit": "lines", "max": 2 * MAX_BATCH},
             )
-    return items
+        if start < end and (body[start] > _SPACE or not body[start:end].isspace()):
+            found.append((number, start, end))
+            _check_count(len(found))
+        start = end + 1
+    return found
+
+
+def _line_groups(body: bytes, lines: Sequence[tuple[int, int, int]]) -> Iterator[list[Any]]:
+    """Each line's JSON value, or the error that stands for it, decoded group by group."""
+    group: list[Any] = []
+    size = 0
+    for number, start, end in lines:
+        if group and (len(group) == GROUP or size + end - start > GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        size += end - start
+        group.append(_line(body, number, start, end))
+    if group:
+        yield group
+
+
+def _line(body: bytes, number: int, start: int, end: int) -> Any:
+    if end - start > MAX_BODY_BYTES:
+        return PayloadTooLarge(
+            f"line {number} has {end - start} bytes; at most {MAX_BODY_BYTES} are allowed for one event",
+            details={"limit": "body_bytes", "max": MAX_BODY_BYTES},
+        )
+    try:
+        return _decoded(body[start:end])
+    except MalformedJSON as error:
+        position = {**error.details["position"], "line": number}
+        return MalformedJSON(
+            f"line {number} is not valid JSON at column {position['column']}", details={"position": position}
+        )
+    except PayloadTooLarge as error:
+        return error
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_BATCH:
+        raise PayloadTooLarge(
+            f"more than {MAX_BATCH} events in one request. Send them in parts",
+            details={"limit": "batch", "max": MAX_BATCH},
+        )
 
 
 def _result(outcome: Receipt | ClarionError) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -14,6 +16,7 @@ from clarion.errors import (
     ClarionError,
     InvalidInput,
     PayloadTooLarge,
+    RequestTimeout,
     StoreUnavailable,
     Unauthenticated,
     codes,
@@ -22,6 +25,7 @@ from clarion.errors import (
 from clarion.model import ApiKey, Role, parse_time
 
 __all__ = [
+    "BODY_SECONDS",
     "MAX_BODY_BYTES",
     "Endpoint",
     "bearer",
@@ -38,6 +42,12 @@ __all__ = [
 MAX_BODY_BYTES = 1024 * 1024
 """Bytes of a request body. Stops one request from filling the memory."""
 
+BODY_SECONDS = 30.0
+"""What a request may take to send its body, and a second more for each `SLOWEST_BODY` bytes that came. Stops senders
+who never finish from holding connections."""
+
+SLOWEST_BODY = 64 * 1024
+
 RETRY_AFTER_SECONDS = 1
 """What a 503 advises: the cause (a lock, a full disk) may be gone soon, and retrying is cheap."""
 
@@ -46,7 +56,7 @@ Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(
-        encode(body, field="response"),
+        encode(body, field="response", finite=True),
         status,
         {"cache-control": "no-store", **(headers or {})},
         media_type="application/json",
@@ -59,6 +69,8 @@ def error_response(error: ClarionError) -> Response:
     headers = {}
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = "Bearer"
+    if isinstance(error, RequestTimeout):
+        headers["connection"] = "close"  # the rest of the body may still come
     if isinstance(error, StoreUnavailable):
         headers["retry-after"] = str(RETRY_AFTER_SECONDS)
     return json_response({"error": describe(error)}, status, headers)
@@ -101,16 +113,29 @@ def check_query(request: Request, *known: str) -> None:
             raise InvalidInput(f"unknown query parameter {name!r}; {allowed}", field=name, rule="unknown")
 
 
-async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
-    """The whole body. Raises PayloadTooLarge before reading more than `limit` bytes."""
+async def read_body(
+    request: Request, limit: int = MAX_BODY_BYTES, *, arrived: Callable[[int], None] | None = None
+) -> bytes:
+    """The whole body. `arrived` is told the bytes of each part and may refuse by raising.
+
+    Raises PayloadTooLarge before reading more than `limit` bytes, RequestTimeout when the sender is too slow.
+    """
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if re.fullmatch("[0-9]{1,18}", declared) and int(declared) > limit:
         raise _too_large(limit)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _too_large(limit)
+    deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+    try:
+        async with asyncio.timeout_at(deadline) as waiting:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+                if arrived is not None:
+                    arrived(len(chunk))
+                waiting.reschedule(deadline + len(body) / SLOWEST_BODY)
+    except TimeoutError:
+        raise RequestTimeout() from None
     return bytes(body)
 
 

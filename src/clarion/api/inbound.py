@@ -41,12 +41,13 @@ class InboundEndpoint:
 
     async def receive(self, request: Request) -> Response:
         """202 recorded, 200 recorded before; an unknown source answers as a bad signature does."""
+        name = request.path_params["source"]
         try:
-            name = request.path_params["source"]
+            # Read for an unknown source as well: a refusal of the body must not tell which are configured.
+            body = await read_body(request, MAX_INBOUND_BYTES)
             source = self._sources.get(name)
             if source is None:
                 raise bad_signature()
-            body = await read_body(request, MAX_INBOUND_BYTES)
             event = source.receive(dict(request.headers), body, self._clock.now())
             emission = Emission(
                 topic=event.topic,
@@ -60,6 +61,7 @@ class InboundEndpoint:
                 subjects=event.subjects,
                 occurred_at=event.occurred_at,
                 attributes=dict(event.attributes),
+                finite=True,
             )
             receipt = await self._emitter.emit(Principal(event.tenant, f"inbound:{event.source}"), emission)
         except ClarionError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -27,16 +26,17 @@ def _described(key: ApiKey) -> dict[str, Any]:
 
 
 class KeyEndpoints:
-    """`end_streams(key_id)` closes the streams that were opened with a key which was revoked."""
-
-    def __init__(self, keys: KeyService, end_streams: Callable[[str], int]) -> None:
+    def __init__(self, keys: KeyService) -> None:
         self._keys = keys
-        self._end_streams = end_streams
 
     async def create(self, request: Request, key: ApiKey) -> Response:
         body = take(await read_object(request), {"role": str, "subject": str, "modules": list}, "role")
         secret, record = await self._keys.create(
-            key.tenant, body["role"], subject=body.get("subject"), modules=body.get("modules", ())
+            key.tenant,
+            body["role"],
+            subject=body.get("subject"),
+            modules=body.get("modules", ()),
+            grantable=key.modules,
         )
         return json_response({"key": secret, **_described(record)}, 201)
 
@@ -46,5 +46,4 @@ class KeyEndpoints:
     async def revoke(self, request: Request, key: ApiKey) -> Response:
         """The key is refused and its streams have ended when this answers."""
         revoked = await self._keys.revoke(key.tenant, request.path_params["key_id"])
-        self._end_streams(revoked.key_id)
         return json_response(_described(revoked))

@@ -9,9 +9,10 @@ import hashlib
 import hmac
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from clarion.clock import Clock
+from clarion.completion import complete
 from clarion.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
 from clarion.ids import Randomness
 from clarion.model import ApiKey, Role
@@ -135,17 +136,35 @@ class Authenticator:
 class KeyService:
     """A tenant's keys."""
 
-    def __init__(self, keys: Keys, authenticator: Authenticator, clock: Clock, randomness: Randomness) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        authenticator: Authenticator,
+        clock: Clock,
+        randomness: Randomness,
+        end_streams: Callable[[str], object] = lambda _key_id: None,
+    ) -> None:
+        """`end_streams(key_id)` closes the streams that were opened with a key which was revoked."""
         self._keys = keys
         self._authenticator = authenticator
         self._clock = clock
         self._randomness = randomness
+        self._end_streams = end_streams
 
     async def create(
-        self, tenant: str, role: str, *, subject: str | None = None, modules: Iterable[str] = ()
+        self,
+        tenant: str,
+        role: str,
+        *,
+        subject: str | None = None,
+        modules: Iterable[str] = (),
+        grantable: Collection[str] = (),
     ) -> tuple[str, ApiKey]:
         """A new key, which is shown this once, and its record. Keys of one subject share its subscriptions; without
-        a subject the key is a principal of its own."""
+        a subject the key is a principal of its own.
+
+        `grantable`: the modules of whoever asks, who can grant no others. Raises InvalidInput, Forbidden.
+        """
         check_tenant(tenant)
         try:
             known = Role(role)
@@ -157,6 +176,9 @@ class KeyService:
         wanted = tuple(dict.fromkeys(given))
         if wanted and known is not Role.ADMIN:
             raise InvalidInput("modules go with the role admin", field="modules", rule="role")
+        for module in wanted:
+            if module not in grantable:
+                raise Forbidden(f"a key can grant only modules that it has itself, and this one has not {module}")
         if subject is not None and (not subject or len(subject) > 256 or not subject.isprintable()):
             raise InvalidInput("subject must be 1 to 256 printable characters", field="subject", rule="printable")
         key, record = mint(tenant, subject, known, wanted, at=self._clock.now(), randomness=self._randomness)
@@ -167,11 +189,17 @@ class KeyService:
         return await self._keys.of_tenant(tenant)
 
     async def revoke(self, tenant: str, key_id: str) -> ApiKey:
-        """The key is refused from now on. Raises NotFound."""
-        revoked = await self._keys.revoke(tenant, key_id, self._clock.now())
+        """The key is refused and its streams have ended when this returns. Raises NotFound."""
+        return await complete(self._revoke(tenant, key_id))
+
+    async def _revoke(self, tenant: str, key_id: str) -> ApiKey:
+        try:
+            revoked = await self._keys.revoke(tenant, key_id, self._clock.now())
+        finally:  # also after an error: a commit may have happened whose success could not be told
+            self._authenticator.forget(key_id)
         if revoked is None:
             raise NotFound(f"no key {key_id!r}; `clarion keys list` shows this tenant's")
-        self._authenticator.forget(key_id)
+        self._end_streams(key_id)
         return revoked
 
 

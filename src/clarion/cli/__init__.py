@@ -13,6 +13,7 @@ from typing import NoReturn
 import typer
 
 from clarion.cli.exits import FAILED, INTERRUPTED, exit_code
+from clarion.cli.invocation import invoked
 from clarion.cli.terminal import error_line, note
 from clarion.errors import ClarionError, Unauthenticated
 
@@ -38,7 +39,7 @@ def _run() -> int:
     except typer.TyperException as error:
         error_line(error.format_message())
         where = getattr(getattr(error, "ctx", None), "command_path", "clarion")
-        note(f"`{where} --help` shows how it is written")
+        note(f"`{invoked()}{where.removeprefix('clarion')} --help` shows how it is written")
         return error.exit_code
     except ClarionError as error:
         return _failed(error)
@@ -63,7 +64,8 @@ def _first(error: BaseException) -> ClarionError:
 def _failed(error: ClarionError) -> int:
     if isinstance(error, Unauthenticated):
         error_line("the server does not know this key, or it was revoked")
-        note("CLARION_KEY must hold a key of that server; `clarion keys create` on its machine makes one")
+        note("CLARION_KEY must hold a key of that server; on its machine")
+        note(f"`{invoked()} keys create` makes one")
     else:
         error_line(error.message)
     return exit_code(error)

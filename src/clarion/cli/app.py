@@ -60,15 +60,16 @@ def root(
     help_unless_called(context)
 
 
-@app.command(cls=Command, short_help="Run the server, until Ctrl-C or SIGTERM.",
-             epilog="\b\nExample:\n  clarion serve --port 8787 --data ./clarion-data")  # fmt: skip
+@app.command(
+    cls=Command,
+    short_help="Run the server, until Ctrl-C or SIGTERM.",
+    epilog="\b\nExample:\n  clarion serve --port 8787 --data ./clarion-data",
+)
 def serve(
     host: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
     ] = None,
-    port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Port; 0 takes a free one.  [default: 8787]")
-    ] = None,
+    port: Annotated[int | None, typer.Option(metavar="PORT", help="Port; 0 takes a free one.  [default: 8787]")] = None,
     data: Data = None,
     log_level: Annotated[
         str | None,
@@ -95,8 +96,11 @@ def serve(
     run(pick_data(data), host=host, port=port, log_level=log_level, log_format=log_format, restored=restored)
 
 
-@app.command(cls=Command, short_help="Record one event durably, to be pushed to subscribers.",
-             epilog="""\b\nExample:\n  clarion emit deal.won '{"deal_id": "d1", "amount": 150000}' --actor ada""")  # fmt: skip
+@app.command(
+    cls=Command,
+    short_help="Record one event durably, to be pushed to subscribers.",
+    epilog="""\b\nExample:\n  clarion emit deal.won '{"deal_id": "d1", "amount": 150000}' --actor ada""",
+)
 def emit(
     topic: Annotated[
         str, typer.Argument(metavar="TOPIC", help="Such as deal.won; `clarion topics` lists the known ones.")
@@ -138,15 +142,19 @@ def emit(
     run(pick_target(data, url, tenant), topic, payload, envelope)
 
 
-@app.command(cls=Command, short_help="Subscribe, and show events as they are pushed.",
-             epilog="""\b\nExample:\n  clarion listen 'deal.*' --filter '{"amount_gte": 100000}' --from earliest""")  # fmt: skip
+@app.command(
+    cls=Command,
+    short_help="Subscribe, and show events as they are pushed.",
+    epilog="""\b\nExample:\n  clarion listen 'deal.*' --filter '{"amount_gte": 100000}' --from earliest""",
+)
 def listen(
     topic: Annotated[list[str], typer.Argument(metavar="TOPIC...", help="Patterns; quote the * for the shell.")],
     filter: Annotated[str | None, typer.Option(metavar="JSON", help="Only events whose payload fits.")] = None,
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="CURSOR",
+            "--from",
+            metavar="CURSOR",
             help="Begin after this cursor (as emit prints it) or event number, or at earliest.",
         ),
     ] = None,
@@ -156,7 +164,9 @@ def listen(
     ] = None,
     client_id: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Keep the subscription under this name; without it, it ends with the command."),
+        typer.Option(
+            metavar="NAME", help="Keep the subscription under this name; without it, it ends with the command."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every frame as JSON, one a line.")] = False,
     data: Data = None,
@@ -170,8 +180,11 @@ def listen(
     run(pick_target(data, url, tenant), Request(tuple(topic), filter, start, purpose, client_id), as_json=as_json)
 
 
-@app.command(cls=Command, short_help="List the known topics, or show one with its fields.",
-             epilog="\b\nExample:\n  clarion topics --category crm\n  clarion topics deal.won")  # fmt: skip
+@app.command(
+    cls=Command,
+    short_help="List the known topics, or show one with its fields.",
+    epilog="\b\nExample:\n  clarion topics --category crm\n  clarion topics deal.won",
+)
 def topics(
     topic: Annotated[
         str | None, typer.Argument(metavar="[TOPIC]", help="A topic, or a pattern such as 'deal.*': shows its fields.")
@@ -191,8 +204,12 @@ def topics(
     show_topics(call(pick_target(data, url, tenant), lambda api: api.topics(category)), topic, as_json=as_json)
 
 
-@app.command("import", cls=Command, short_help="Emit every line of a file of JSON lines.",
-             epilog="\b\nExample:\n  clarion import events.ndjson")  # fmt: skip
+@app.command(
+    "import",
+    cls=Command,
+    short_help="Emit every line of a file of JSON lines.",
+    epilog="\b\nExample:\n  clarion import events.ndjson",
+)
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE.ndjson|-", help="One event a line; - reads stdin.")],
     data: Data = None,
@@ -209,8 +226,11 @@ def import_(
     raise typer.Exit(import_file(pick_target(data, url, tenant), file))
 
 
-@app.command(cls=Command, short_help="Show the settings of the server, and where each comes from.",
-             epilog="\b\nExample:\n  CLARION_RETENTION_DAYS=30 clarion settings")  # fmt: skip
+@app.command(
+    cls=Command,
+    short_help="Show the settings of the server, and where each comes from.",
+    epilog="\b\nExample:\n  CLARION_RETENTION_DAYS=30 clarion settings",
+)
 def settings(data: Data = None, as_json: AsJson = False) -> None:
     """Show the settings that `clarion serve` would run with, and where each comes from."""
     from clarion.cli.settings import show_settings

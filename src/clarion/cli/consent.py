@@ -24,14 +24,19 @@ consent.callback()(help_unless_called)
 _Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="The person, as events name them in `subjects`.")]
 
 
-@consent.command("set", cls=Command, short_help="Record a grant, a withdrawal or a suppression.",
-                 epilog="\b\nExample:\n  clarion consent set ada@example.com withdrawn --purpose marketing")  # fmt: skip
+@consent.command(
+    "set",
+    cls=Command,
+    short_help="Record a grant, a withdrawal or a suppression.",
+    epilog="\b\nExample:\n  clarion consent set ada@example.com withdrawn --purpose marketing",
+)
 def set_(
     subject: _Subject,
     state: Annotated[
         str,
         typer.Argument(
-            metavar="STATE", callback=one_of(ConsentState),
+            metavar="STATE",
+            callback=one_of(ConsentState),
             help="granted, withdrawn, pending, suppressed or released.",
         ),
     ],
@@ -66,8 +71,11 @@ def set_(
     note(f"{entry['subject']}: {entry['state']} {scope}, ledger line {entry['seq']}")
 
 
-@consent.command(cls=Command, short_help="Show a person's lines of the ledger.",
-                 epilog="\b\nExample:\n  clarion consent show ada@example.com")  # fmt: skip
+@consent.command(
+    cls=Command,
+    short_help="Show a person's lines of the ledger.",
+    epilog="\b\nExample:\n  clarion consent show ada@example.com",
+)
 def show(subject: _Subject, as_json: AsJson = False, data: Data = None, url: Url = None, tenant: Tenant = None) -> None:
     """Show a person's lines of the ledger, newest first."""
     from clarion.cli.listings import show_consent
@@ -76,11 +84,16 @@ def show(subject: _Subject, as_json: AsJson = False, data: Data = None, url: Url
                  as_json=as_json)  # fmt: skip
 
 
-@consent.command(cls=Command, short_help="Ask whether a person's data may be used.",
-                 epilog="\b\nExample:\n  clarion consent check ada@example.com --purpose marketing && echo yes")  # fmt: skip
+@consent.command(
+    cls=Command,
+    short_help="Ask whether a person's data may be used.",
+    epilog="\b\nExample:\n  clarion consent check ada@example.com --purpose marketing && echo yes",
+)
 def check(
     subject: _Subject,
-    purpose: Annotated[str | None, typer.Option(metavar="PURPOSE", help="What for; without it, any use that needs no grant.")] = None,
+    purpose: Annotated[
+        str | None, typer.Option(metavar="PURPOSE", help="What for; without it, any use that needs no grant.")
+    ] = None,
     as_json: AsJson = False,
     data: Data = None,
     url: Url = None,

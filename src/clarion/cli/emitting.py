@@ -21,7 +21,7 @@ def emit(target: Target, topic: str, payload: str, envelope: Mapping[str, Any]) 
     """Emit one event and print its position."""
     event = {"topic": topic, "payload": read_object(_text(payload), "the payload")}
     event |= {name: value for name, value in envelope.items() if value is not None}
-    receipt = call(target, lambda api: api.emit(event))
+    receipt = call(target, lambda api: api.emit(event), recorded=lambda made: not made["duplicate"])
     print(receipt["position"])
     if receipt["duplicate"]:
         note(f"event {receipt['event_id']} was recorded before; nothing new was emitted")

@@ -177,7 +177,7 @@ def import_file(target: Target, path: Path) -> int:
     with _opened(path) as file:
         total = _size(file)
         try:
-            call(target, lambda api: _import(api, file, total, summary))
+            call(target, lambda api: _import(api, file, total, summary), recorded=lambda _: summary.accepted > 0)
         except ClarionError as error:
             _tell(summary)
             done = summary.accepted + summary.duplicates + len(summary.failures)

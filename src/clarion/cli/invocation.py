@@ -8,9 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clarion.settings import DEFAULT_DATA
-
-__all__ = ["invoked", "with_data"]
+__all__ = ["invoked"]
 
 
 def invoked(arguments: Sequence[str] | None = None, interpreter: Sequence[str] | None = None) -> str:
@@ -26,8 +24,3 @@ def invoked(arguments: Sequence[str] | None = None, interpreter: Sequence[str] |
     if "/" not in program or shutil.which(name) == program:
         return shlex.quote(name)
     return shlex.quote(program)
-
-
-def with_data(data: Path) -> str:
-    """The option that leads a hint's command to the same directory; none for the default one."""
-    return "" if data == DEFAULT_DATA else f" --data {shlex.quote(str(data))}"

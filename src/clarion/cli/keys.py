@@ -23,7 +23,7 @@ keys = typer.Typer(
 keys.callback()(help_unless_called)
 
 _EXAMPLE = """\b
-Example, for a server elsewhere (a local one needs no key here):
+Example:
   export CLARION_KEY=$(clarion keys create --role subscriber --subject claude)
   clarion listen 'deal.*' --url http://127.0.0.1:8787"""
 
@@ -33,7 +33,8 @@ def create(
     role: Annotated[
         str,
         typer.Option(
-            metavar="ROLE", callback=one_of(Role),
+            metavar="ROLE",
+            callback=one_of(Role),
             help="publisher (emits), subscriber (subscribes and reads) or admin (both).",
         ),
     ],
@@ -43,7 +44,8 @@ def create(
     module: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODULE", callback=one_of(MODULES),
+            metavar="MODULE",
+            callback=one_of(MODULES),
             help="Part of the API beside the role: admin opens /v1/admin; repeat.",
         ),
     ] = None,
@@ -51,7 +53,10 @@ def create(
     url: Url = None,
     tenant: Tenant = None,
 ) -> None:
-    """Make a key and print it, alone, on stdout. It is stored as a hash only and cannot be shown again."""
+    """Make a key and print it, alone, on stdout. It is stored as a hash only and cannot be shown again.
+
+    This command line uses a key, from CLARION_KEY, with --url only: on a directory of this machine it needs none.
+    """
     target = pick_target(data, url, tenant)
     made = call(target, lambda api: api.create_key(role, subject=subject, modules=module or ()))
     print(made["key"])
@@ -62,7 +67,12 @@ def create(
     note("--url names, takes it from CLARION_KEY")
 
 
-@keys.command("list", cls=Command, short_help="List the tenant's keys, without the keys themselves.", epilog="\b\nExample:\n  clarion keys list")
+@keys.command(
+    "list",
+    cls=Command,
+    short_help="List the tenant's keys, without the keys themselves.",
+    epilog="\b\nExample:\n  clarion keys list",
+)
 def list_(as_json: AsJson = False, data: Data = None, url: Url = None, tenant: Tenant = None) -> None:
     """List the tenant's keys by id; the keys themselves are stored nowhere."""
     from clarion.cli.listings import show_keys
@@ -70,8 +80,11 @@ def list_(as_json: AsJson = False, data: Data = None, url: Url = None, tenant: T
     show_keys(call(pick_target(data, url, tenant), lambda api: api.keys()), as_json=as_json)
 
 
-@keys.command(cls=Command, short_help="Refuse a key from now on, and end its streams.",
-              epilog="\b\nExample:\n  clarion keys revoke 6TQ6rQixgVHU")  # fmt: skip
+@keys.command(
+    cls=Command,
+    short_help="Refuse a key from now on, and end its streams.",
+    epilog="\b\nExample:\n  clarion keys revoke 6TQ6rQixgVHU",
+)
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `clarion keys list` shows.")],
     data: Data = None,

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import secrets
 import signal
-import sys
 from collections.abc import Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,13 +18,27 @@ from clarion.cli.target import Address, Target, find_owner, find_server
 from clarion.cli.terminal import console, note, printable, warning
 from clarion.client import EventFrame, Frame, LagFrame, OpenFrame, Reconnecting
 from clarion.client.push import PushClient
+from clarion.clock import Clock, SystemClock
 from clarion.encoding import encode
-from clarion.errors import ClarionError, Unauthenticated
+from clarion.errors import ClarionError, InvalidInput, Unauthenticated
+from clarion.ids import parse_cursor
+from clarion.model import MICROSECONDS, Truncation
+from clarion.retry import Backoff
 
 __all__ = ["JsonView", "Listener", "ReadableView", "Request", "describe_payload", "listen"]
 
 FAREWELL_SECONDS = 3.0
 """How long ending the subscription may hold up the end of the command."""
+
+BACKOFF = Backoff(base=0.5, cap=5.0)
+"""Between attempts to connect again: somebody waits for it, and sees every attempt."""
+
+_TRUNCATED: dict[str, str] = {
+    Truncation.RETENTION: "older events than these are no longer kept: some that were asked for are gone",
+    Truncation.EPOCH: "the log is another one than the cursor's; starting at its beginning",
+    Truncation.AHEAD: "the cursor lies past the newest event; starting after that one",
+}
+_TRUNCATED_SOMEHOW = "some of the events that were asked for are not in the log"
 
 TOPIC_COLUMNS = (16, 32)
 """The least and the most columns for topics; in between, the longest seen so far."""
@@ -56,7 +69,9 @@ class JsonView:
 class ReadableView:
     """An event a line, or two where the payload does not fit."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        """`clock` tells today from other days, whose times are shown with their date."""
+        self._clock = clock or SystemClock()
         self._console = console()
         self._topic_width = TOPIC_COLUMNS[0]
 
@@ -67,7 +82,9 @@ class ReadableView:
 
         self._topic_width = min(max(self._topic_width, len(frame.topic)), TOPIC_COLUMNS[1])
         line = Text.assemble(
-            (_local_time(frame.occurred_at), "dim"), "  ", (frame.topic.ljust(self._topic_width), "bold cyan")
+            (_local_time(frame.occurred_at, _here(self._clock)), "dim"),
+            "  ",
+            (frame.topic.ljust(self._topic_width), "bold cyan"),
         )
         who = _who(frame)
         if who:
@@ -84,12 +101,18 @@ class ReadableView:
         self._console.print(line, soft_wrap=True)
 
 
-def _local_time(text: str) -> str:
+def _here(clock: Clock) -> datetime:
+    """Now, in this machine's zone."""
+    return datetime.fromtimestamp(clock.now() / MICROSECONDS).astimezone()
+
+
+def _local_time(text: str, now: datetime) -> str:
     """The event's time on this machine's clock, to the second."""
     try:
-        return datetime.fromisoformat(text).astimezone().strftime("%H:%M:%S")
-    except ValueError:
+        at = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
         return "--:--:--"
+    return at.strftime("%H:%M:%S" if at.date() == now.date() else "%Y-%m-%d %H:%M:%S")
 
 
 def _who(frame: EventFrame) -> str:
@@ -118,12 +141,21 @@ class _Moved(Exception):
 
 
 def listen(target: Target, request: Request, *, as_json: bool) -> None:
-    """Listen until SIGINT or SIGTERM, which is a good end."""
+    """Listen until SIGINT or SIGTERM, which is a good end. Raises InvalidInput."""
+    _check_start(request.start)
     wanted = None if request.filter is None else read_object(request.filter, "--filter")
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # what goes wrong is told once, by us
     view = JsonView() if as_json else ReadableView()
     listener = Listener(target, find_server(target), request, wanted, view)
     asyncio.run(_until_signal(listener.run()))
+
+
+def _check_start(start: str | None) -> None:
+    if start not in (None, "earliest", "latest") and parse_cursor(start or "", "0" * 8) is None:
+        raise InvalidInput(
+            f"--from {start!r} is no cursor; give one as `emit` prints it, an event's number, earliest or latest",
+            field="from", rule="cursor",
+        )  # fmt: skip
 
 
 async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
@@ -169,7 +201,7 @@ class Listener:
             await self._leave()
 
     def _client(self) -> PushClient:
-        return PushClient(self._address.url, self._address.key, client_id=self._client_id)
+        return PushClient(self._address.url, self._address.key, client_id=self._client_id, backoff=BACKOFF)
 
     async def _listen(self, client: PushClient) -> None:
         """A slow terminal holds this up, and with it the stream: the server then drops the oldest and says so."""
@@ -177,15 +209,35 @@ class Listener:
             self._request.topics, self._wanted, label="clarion listen", purpose=self._request.purpose
         )
         self._subscription_id = subscription["subscription_id"]
+        if not self._connected:
+            for remark in subscription.notes:
+                warning(remark.removeprefix("Note: "))
         async with aclosing(client.stream(self._cursor or self._request.start)) as stream:
             async for item in stream:
                 if isinstance(item, Reconnecting):
                     await self._check_owner(item)
                     continue
                 self._cursor = item.id or self._cursor
-                _remark(item, self._request, again=self._connected)
-                self._connected = True
+                if isinstance(item, OpenFrame):
+                    self._opened(item)
+                elif isinstance(item, LagFrame):
+                    warning(
+                        f"{item.dropped_count} events were dropped, this terminal read too slowly; "
+                        f"--from {item.last_event_id} shows them"
+                    )
                 self._view.show(item)
+
+    def _opened(self, frame: OpenFrame) -> None:
+        if frame.truncated:
+            warning(_TRUNCATED.get(frame.truncated_reason or "", _TRUNCATED_SOMEHOW))
+        if self._connected:
+            note("connected again")
+            return
+        self._connected = True
+        wanted = "" if self._wanted is None else f" where {encode(self._wanted).decode()}"
+        note(f"listening to {', '.join(self._request.topics)}{wanted}")
+        whose = f", tenant {self._target.tenant}" if self._target.address is None else ""
+        note(f"on {self._address.url}{whose}; times are {_here(SystemClock()):%Z}; Ctrl-C ends")
 
     async def _check_owner(self, broken: Reconnecting) -> None:
         owner = await asyncio.to_thread(find_owner, self._target)
@@ -202,17 +254,3 @@ class Listener:
             with contextlib.suppress(ClarionError, TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS), self._client() as client:
                     await client.unsubscribe(self._subscription_id)
-
-
-def _remark(frame: Frame, request: Request, *, again: bool) -> None:
-    """What a person must know beside the events."""
-    if isinstance(frame, OpenFrame):
-        if frame.truncated:
-            warning("older events than these are no longer kept: some that were asked for are gone")
-        note("connected again" if again else f"listening to {', '.join(request.topics)}; Ctrl-C ends")
-    elif isinstance(frame, LagFrame):
-        warning(
-            f"{frame.dropped_count} events were dropped, this terminal read too slowly; "
-            f"--from {frame.last_event_id} shows them"
-        )
-    sys.stderr.flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shlex
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from clarion.cli.exits import UsageProblem
+from clarion.cli.invocation import invoked
 from clarion.cli.terminal import note
 from clarion.client.errors import ServerUnreachable
 from clarion.errors import ClarionError, DataDirectoryOwned
@@ -37,6 +39,8 @@ __all__ = [
     "find_server",
     "pick_data",
     "pick_target",
+    "reachable",
+    "with_data",
 ]
 
 DEFAULT_DATA = Path("clarion-data")
@@ -73,6 +77,11 @@ def pick_data(data: Path | None, environment: Mapping[str, str] = os.environ) ->
     return data or Path(environment.get("CLARION_DATA") or DEFAULT_DATA)
 
 
+def with_data(data: Path) -> str:
+    """The option that leads a hint's command to the same directory; nothing for the default one."""
+    return "" if data == DEFAULT_DATA else f" --data {shlex.quote(str(data))}"
+
+
 def pick_target(
     data: Path | None, url: str | None, tenant: str | None, environment: Mapping[str, str] = os.environ
 ) -> Target:
@@ -84,12 +93,14 @@ def pick_target(
     if url is None:
         from clarion.auth.keys import check_tenant
 
+        if environment.get("CLARION_KEY", "").strip():
+            note("CLARION_KEY is not used for a directory on this machine, only with --url")
         return Target(None, pick_data(data, environment), check_tenant(tenant or DEFAULT_TENANT))
     if tenant is not None:
         raise UsageProblem("--tenant goes with a data directory; at a URL the key decides whose tenant it is")
     key = environment.get("CLARION_KEY", "").strip()
     if not key:
-        raise UsageProblem(f"set CLARION_KEY to a key of {url}; on its machine `clarion keys create` makes one")
+        raise UsageProblem(f"set CLARION_KEY to a key of {url}; on its machine `{invoked()} keys create` makes one")
     return Target(Address(url, key), pick_data(data, environment), DEFAULT_TENANT)
 
 
@@ -99,7 +110,7 @@ def find_server(target: Target) -> Address:
         return target.address
     directory = DataDirectory(target.data)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while target.data.is_dir():
+    while _is_directory(target.data):
         address = _owner(directory, target.tenant)
         if address is not None:
             return address
@@ -110,8 +121,9 @@ def find_server(target: Target) -> Address:
             if time.monotonic() > deadline:
                 raise _silent_owner(target.data) from None
         time.sleep(POLL_SECONDS)
-    where = "" if target.data == DEFAULT_DATA else f" --data {target.data}"
-    raise ServerUnreachable(f"no server runs on {target.data}; start one with `clarion serve{where}`")
+    raise ServerUnreachable(
+        f"no server runs on {target.data.absolute()}; start one with `{invoked()} serve{with_data(target.data)}`"
+    )
 
 
 def find_owner(target: Target) -> Address | None:
@@ -119,22 +131,34 @@ def find_owner(target: Target) -> Address | None:
     return None if target.address is not None else _owner(DataDirectory(target.data), target.tenant)
 
 
-def call(target: Target, use: Callable[[ApiClient], Awaitable[T]]) -> T:
-    """What `use` answers, given a client of the target. Raises DataDirectoryOwned and the API's errors."""
-    return asyncio.run(_call(target, use))
+def call(
+    target: Target,
+    use: Callable[[ApiClient], Awaitable[T]],
+    *,
+    recorded: Callable[[T], bool] = lambda _: False,
+) -> T:
+    """What `use` answers, given a client of the target. Raises DataDirectoryOwned and the API's errors.
+
+    `recorded`: whether by that answer there are new events; then a note says when nobody is there to push them.
+    """
+    answer, served = asyncio.run(_call(target, use))
+    if not served and recorded(answer):
+        note(f"no server runs here: recorded in {target.data.absolute()}, pushed when one starts")
+    return answer
 
 
-async def _call(target: Target, use: Callable[[ApiClient], Awaitable[T]]) -> T:
+async def _call(target: Target, use: Callable[[ApiClient], Awaitable[T]]) -> tuple[T, bool]:
+    """The answer, and whether a server gave it."""
     if target.address is not None:
-        return await _over_network(target.address, use)
+        return await _over_network(target.address, use), True
     directory = DataDirectory(target.data)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         address = _owner(directory, target.tenant)
         if address is not None:
-            return await _over_network(address, use)
+            return await _over_network(address, use), True
         with ExitStack() as stack:
-            existed = target.data.is_dir()
+            existed = _is_directory(target.data)
             try:
                 stack.enter_context(directory.owned())
             except DataDirectoryOwned:
@@ -142,9 +166,17 @@ async def _call(target: Target, use: Callable[[ApiClient], Awaitable[T]]) -> T:
                     raise _silent_owner(target.data) from None
             else:
                 if not existed:
-                    note(f"created the data directory {target.data}")
-                return await _in_process(target, use)
+                    note(f"created the data directory {target.data.absolute()}")
+                return await _in_process(target, use), False
         await asyncio.sleep(POLL_SECONDS)
+
+
+def _is_directory(path: Path) -> bool:
+    """False also where this user may not look: owning it says what is wrong."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _owner(directory: DataDirectory, tenant: str) -> Address | None:
@@ -152,7 +184,7 @@ def _owner(directory: DataDirectory, tenant: str) -> Address | None:
     endpoint = directory.endpoint()
     if endpoint is None:
         return None
-    url = _reachable(endpoint.url)
+    url = reachable(endpoint.url)
     parts = urlsplit(url)
     try:
         with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=1.0):
@@ -161,14 +193,15 @@ def _owner(directory: DataDirectory, tenant: str) -> Address | None:
         return None
 
 
-def _reachable(url: str) -> str:
+def reachable(url: str) -> str:
     """Where to call an owner that listens on every address: its loopback one, which its host check knows."""
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def _silent_owner(data: Path) -> DataDirectoryOwned:
     return DataDirectoryOwned(
-        f"another process owns {data} but does not answer; wait for it, stop it, or use another directory with --data"
+        f"another process owns {data.absolute()} but does not answer; wait for it, stop it, or use another directory "
+        "with --data"
     )
 
 

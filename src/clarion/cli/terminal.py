@@ -5,15 +5,28 @@ Rich takes longer to import than a small command takes to run, so only tables an
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "emphasis", "error_line", "note", "print_table", "printable", "warning"]
+__all__ = [
+    "columns",
+    "console",
+    "emphasis",
+    "error_line",
+    "note",
+    "print_json",
+    "print_table",
+    "printable",
+    "warning",
+]
 
 _UNWRAPPED = 100_000
 """Columns of output that no terminal shows: a table in a file or pipe is never cut."""
@@ -29,16 +42,25 @@ def emphasis(text: str, style: str, stream: TextIO) -> str:
 
 
 def error_line(message: str) -> None:
-    print(emphasis("error:", "1;31", sys.stderr), printable(message), file=sys.stderr)
+    print(emphasis("error:", "1;31", sys.stderr), _folded(message, "error: "), file=sys.stderr)
 
 
 def warning(message: str) -> None:
-    print(emphasis("!", "1;33", sys.stderr), printable(message), file=sys.stderr, flush=True)
+    print(emphasis("!", "1;33", sys.stderr), _folded(message, "! "), file=sys.stderr, flush=True)
 
 
 def note(message: str) -> None:
     """Something about the result, or what to do next."""
-    print(emphasis(printable(message), "2", sys.stderr), file=sys.stderr, flush=True)
+    print(emphasis(_folded(message), "2", sys.stderr), file=sys.stderr, flush=True)
+
+
+def _folded(message: str, head: str = "") -> str:
+    """One line, or on a terminal as many as its width needs, broken between words; `head` stands before the first."""
+    text = printable(message)
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(head + text, width, break_long_words=False, break_on_hyphens=False)[len(head) :]
 
 
 def printable(text: str) -> str:
@@ -50,6 +72,15 @@ def printable(text: str) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def columns() -> int:
+    """How wide a line on stdout may be: a terminal's width, and without limit in a file or pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNWRAPPED
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -3,38 +3,41 @@
 The routine that hands replay over to live is `_replay`, for every wire: it reads the log up to where the dispatcher
 stands and joins it without an await in between, so that no event is missed and none comes twice (HOUSE invariant 5).
 When the transport refuses more, events wait in the ring; a full ring drops its oldest and says so by one lag frame
-per subscription and flurry, before the survivors (SEEDS section 0).
+per subscription and flurry, before the survivors (SEEDS section 0). What goes wrong in one stream ends that stream.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from clarion.clock import Clock
-from clarion.errors import CloseReason
+from clarion.errors import CloseReason, StoreUnavailable
 from clarion.filters import compile_filter
 from clarion.gate import Gate, Refusal
 from clarion.hub.index import TopicIndex
-from clarion.hub.protocols import Framing, Opening, Sink, Viewer
+from clarion.hub.outlet import Outlet, TransportFailed
+from clarion.hub.protocols import Framing, Opening, Overflow, Sink, Viewer
 from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, Parcel, Ring, RingBudget
-from clarion.logs import get_logger
+from clarion.logs import get_logger, origin
 from clarion.model import Bounds, Event, Outcome, Position, Start, Subscription, Truncation
-from clarion.stores.protocols import EventLog
+from clarion.stores.protocols import Audit, EventLog
 from clarion.topics import glob
 
-__all__ = ["Attachment", "Connection", "Phase", "Shared"]
-
-WRITE_CHUNK = 64 * 1024
-"""Bytes of frames that are joined into one write: a burst leaves in few writes, and the water mark is still asked
-between them, so that the transport never holds more than this above it."""
+__all__ = ["Answers", "Attachment", "Connection", "Phase", "Shared"]
 
 REPLAY_PAGE = 256
 """Events a replay reads at a time."""
+
+REPLAY_BYTES = 256 * 1024
+"""Bytes of payload it reads at a time. What a stalled reader did not take is read again, so a page is not much more
+than a transport takes at once."""
+
+Answers: TypeAlias = dict[tuple[Parcel, str, str | None], Refusal | None]
+"""What the gate said of (event, principal's subject, purpose) in this very tick: many streams ask the same."""
 
 logger = get_logger("clarion.connection")
 
@@ -51,11 +54,12 @@ class Shared:
     """What all connections of a process share."""
 
     log: EventLog
+    audit: Audit
     gate: Gate
     recorder: Recorder
-    clock: Clock
     budget: RingBudget
-    replays: asyncio.Semaphore
+    pages: asyncio.Semaphore
+    """Held from reading a page until it is let go: how many of them there are at a time."""
     ring_capacity: int
 
 
@@ -96,15 +100,14 @@ class Connection:
     __slots__ = (
         "_attachments",
         "_closed",
-        "_epoch",
+        "_floors",
         "_framing",
         "_gap",
-        "_handed",
+        "_outlet",
         "_passed",
         "_replay_index",
         "_ring",
         "_shared",
-        "_sink",
         "_switchboard",
         "_waiting",
         "_work",
@@ -120,18 +123,17 @@ class Connection:
         self.phase = Phase.REPLAY
         self.close_reason: CloseReason | None = None
         self._framing = framing
-        self._sink = sink
+        self._outlet = Outlet(framing, sink, shared.recorder)
         self._shared = shared
         self._switchboard = switchboard
-        self._ring = Ring(shared.budget, shared.ring_capacity)
+        self._ring = Ring(shared.budget, shared.ring_capacity, on_drop=self._overflow)
         self._gap: _Gap | None = None
+        self._floors: list[int] = []
         self._attachments: dict[str, Attachment] = {}
         self._replay_index: TopicIndex[Attachment] | None = None
         self._work = asyncio.Event()
         self._waiting: asyncio.Timeout | None = None
         self._closed = False
-        self._epoch = ""
-        self._handed = 0
         self._passed = 0
 
     # -- what the hub calls ---------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ class Connection:
 
     @property
     def wire(self) -> str:
-        return self._framing.name
+        return self._outlet.wire
 
     @property
     def waiting(self) -> int:
@@ -197,14 +199,33 @@ class Connection:
         if self._waiting is not None:
             self._waiting.reschedule(0)  # whoever waits for a transport that stalls must hear of it
 
+    def fail(self, error: BaseException | None) -> None:
+        """End the stream for something that went wrong in it: nobody else's suffers."""
+        if isinstance(error, TransportFailed):
+            logger.warning("transport_failed", error=str(error))
+            self.close(CloseReason.CLIENT_GONE)
+        else:
+            logger.error("stream_failed", wire=self.wire, error=type(error).__name__, at=origin(error))
+            self.close(CloseReason.FAILED)
+
     async def run(self, bounds: Bounds, start: Start) -> None:
         """Open, replay, then stay until closed. Raises StoreUnavailable when the log cannot be read."""
-        self._epoch = bounds.epoch
-        self._passed, truncated = bounds.resolve(start)
-        self._handed = self._passed
-        while self._sink.paused and not self._closed:
-            await self._writable()
-        self._announce(truncated)
+        try:
+            await self._run(bounds, start)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            self.fail(error)
+
+    async def _run(self, bounds: Bounds, start: Start) -> None:
+        passed, truncated = bounds.resolve(start)
+        self._outlet.epoch = bounds.epoch
+        self._outlet.handed = self._passed = passed
+        while not self._closed and self._outlet.paused:
+            await self._wait(self._outlet.writable)
+        if self._closed:
+            return
+        self._announce(passed, truncated)
         await self._replay()
         while not self._closed:
             await self._work.wait()
@@ -213,62 +234,104 @@ class Connection:
 
     def heartbeat(self) -> None:
         """Say how far this stream is, unless something waits before it."""
-        if self._closed or not self._epoch or self._ring or self._gap or self._sink.paused:
+        outlet = self._outlet
+        if self._closed or not outlet.epoch or self._ring or self._gap or self._floors:
             return
-        seq = max(self._passed, self._handed)
-        if self.phase is not Phase.REPLAY:
-            seq = max(seq, self._switchboard.position(self.tenant) or 0)
-        self._hand(self._framing.heartbeat(Position(self._epoch, seq)))
+        try:
+            if not outlet.paused:
+                outlet.heartbeat(self._reached())
+        except Exception as error:
+            self.fail(error)
+
+    def _reached(self) -> int:
+        """Everything up to this seq was handed over, or was none of this stream's."""
+        seq = max(self._passed, self._outlet.handed)
+        return seq if self.phase is Phase.REPLAY else max(seq, self._switchboard.position(self.tenant) or 0)
 
     # -- live -----------------------------------------------------------------------------------------------------
 
     def deliver(self, entries: list[Entry]) -> None:
         """Hand over what the dispatcher admitted in this very tick, or keep in the ring what the transport refuses."""
-        sent = 0 if self._ring or self._gap else self._send(entries)
-        if sent == len(entries) or self._closed:
+        if self._closed:
+            return
+        try:
+            sent = 0 if self._ring or self._gap or self._floors else self._outlet.send(entries)
+        except Exception as error:
+            self.fail(error)
+            return
+        if sent == len(entries):
             return
         self.phase = Phase.LAGGING
         for entry in entries[sent:]:
-            for dropped in self._ring.push(entry):
-                self._drop(dropped)
+            self._ring.push(entry)
         self._work.set()
 
-    def regate(self) -> None:
-        """Ask the gate again about all that waits; what it refuses now leaves the ring."""
+    def overtaken(self, floor: int) -> None:
+        """Retention let go of events up to `floor` before they were dispatched: tell it, after all that waits."""
+        if self._closed or self.phase is Phase.REPLAY or floor <= self._passed:
+            return  # a replay finds out by itself; and what it had passed already is not lost
+        if not (self._ring or self._gap or self._floors):
+            try:
+                if not self._outlet.paused:
+                    self._announce(floor, Truncation.RETENTION)
+                    return
+            except Exception as error:
+                self.fail(error)
+                return
+        self._floors.append(floor)
+        self.phase = Phase.LAGGING
+        self._work.set()
+
+    def regate(self, concerned: Collection[Parcel], answers: Answers) -> None:
+        """Ask the gate again about what waits of `concerned`; what it refuses now leaves the ring."""
         refused = []
         for entry in self._ring:
-            admitted = self._admitted(entry.parcel, entry.subscriptions)
-            if admitted:
-                entry.subscriptions[:] = admitted
-            else:
-                refused.append(entry)
+            if entry.parcel in concerned:
+                left = self._admit(entry, answers)
+                if left is None:
+                    refused.append(entry)
+                else:
+                    entry.subscriptions[:] = left.subscriptions
         self._ring.discard(refused)
-
-    def waiting_events(self) -> list[Event]:
-        return [entry.parcel.event for entry in self._ring]
 
     async def _drain(self) -> None:
         """Empty the ring as the transport takes it: first what was lost, then the survivors."""
-        while (self._ring or self._gap) and not self._closed:
-            await self._writable()
-            if self._closed or self._sink.paused:
+        shared = self._shared
+        while not self._closed and (self._ring or self._gap or self._floors):
+            if self._outlet.paused:
+                await self._wait(self._outlet.writable)
                 continue
-            if not self._shared.gate.knows(self.waiting_events()):
-                await self._shared.gate.learn(self.waiting_events())
+            await self._wait(shared.audit.room)
+            waiting = self._next_waiting()
+            if not shared.gate.knows(entry.parcel.event for entry in waiting):
+                await shared.gate.learn([entry.parcel.event for entry in waiting])
                 continue
-            self.regate()
-            lost = self._lag_frames()
-            while lost or (self._ring and not self._sink.paused):
-                chunk: list[Entry] = []
-                size = 0
-                while self._ring and size < WRITE_CHUNK:
-                    chunk.append(self._ring.pop())
-                    size += _weight(chunk[-1])
-                self._write(chunk, lost)
-                lost = b""
-            self._shared.recorder.commit()
+            # No await from here: what the gate says now holds when it is written.
+            if self._closed or self._outlet.paused:
+                continue
+            try:
+                self._send_waiting(waiting)
+            finally:
+                shared.recorder.commit()
         if not self._closed:
             self.phase = Phase.LIVE
+
+    def _next_waiting(self) -> list[Entry]:
+        """What waits before the next floor."""
+        if not self._floors:
+            return list(self._ring)
+        return [entry for entry in self._ring if entry.parcel.event.seq <= self._floors[0]]
+
+    def _send_waiting(self, waiting: list[Entry]) -> None:
+        lost = self._lag_frames()
+        if waiting:
+            sent = self._outlet.send(waiting, lost, self._admit)
+            for _ in range(sent):
+                self._ring.pop()
+        elif lost:
+            self._outlet.say(lost)
+        if self._floors and not self._next_waiting() and not self._outlet.paused:
+            self._announce(self._floors.pop(0), Truncation.RETENTION)
 
     def _lag_frames(self) -> bytes:
         """What tells of the gap, which ends with it: to be written together with the first survivors, so that the ring
@@ -276,39 +339,38 @@ class Connection:
         gap, self._gap = self._gap, None
         if gap is None:
             return b""
-        last = Position(self._epoch, gap.after)
         frames = [
-            self._framing.lagged(subscription_id, count, self._ring.capacity, last)
+            self._outlet.lag_frame(subscription_id, count, self._ring.capacity, gap.after)
             for subscription_id, count in gap.dropped.items()
             if subscription_id in self._attachments
         ]
         return b"".join(frames)
 
-    def _drop(self, entry: Entry) -> None:
-        if self._gap is None:
-            self._gap = _Gap(after=self._handed)
-        for subscription in entry.subscriptions:
-            self._gap.dropped[subscription.id] = self._gap.dropped.get(subscription.id, 0) + 1
-        self._shared.recorder.note(entry.parcel, self.wire, Outcome.DROPPED, entry.subscriptions)
+    def _overflow(self, entry: Entry) -> None:
+        """`entry` did not fit, and is gone from the ring: what comes of it is the wire's own rule."""
+        match self._framing.overflow:
+            case Overflow.DROP_OLDEST:
+                if self._gap is None:
+                    self._gap = _Gap(after=self._outlet.handed)
+                for subscription in entry.subscriptions:
+                    self._gap.dropped[subscription.id] = self._gap.dropped.get(subscription.id, 0) + 1
+                self._shared.recorder.note(entry.parcel, self.wire, Outcome.DROPPED, entry.subscriptions)
 
     # -- replay ---------------------------------------------------------------------------------------------------
 
     async def _replay(self) -> None:
-        log, tenant = self._shared.log, self.tenant
+        """Deliver from the log at the pace of the transport, up to where the dispatcher stands, and join it there.
+        Nothing waits in memory meanwhile: what the transport did not take is read again."""
         while not self._closed:
-            async with self._shared.replays:
-                page = await log.read(tenant, self._passed, limit=REPLAY_PAGE)
-            if page.bounds.floor > self._passed:
-                if self._sink.paused:
-                    await self._writable()
-                    continue
-                self._passed = self._handed = page.bounds.floor
-                self._announce(Truncation.RETENTION)
-            if page.events:
-                await self._replay_page(page.events)
+            await asyncio.sleep(0)  # a reader that takes everything leaves others their turn
+            if self._outlet.paused:
+                await self._wait(self._outlet.writable)
+                continue
+            await self._wait(self._shared.audit.room)
+            async with self._shared.pages:
+                head = await self._replay_page()
             # No await from here: whatever the dispatcher has dispatched by now, it was read above, or is read next.
-            dispatched = self._switchboard.position(tenant)
-            if len(page.events) < REPLAY_PAGE and (dispatched is None or dispatched <= self._passed):
+            if self._passed >= max(head, self._switchboard.position(self.tenant) or 0):
                 break
         if not self._closed:
             self._go_live()
@@ -320,109 +382,89 @@ class Connection:
             attachment.since = max(attachment.since, self._passed)
             self._switchboard.add(attachment)
 
-    async def _replay_page(self, events: Sequence[Event]) -> None:
-        """Deliver a page at the pace of the transport; nothing waits in the ring meanwhile."""
-        gate, matches, at = self._shared.gate, self._matching(events), 0
-        while at < len(matches) and not self._closed:
-            if self._sink.paused:
-                await self._writable()
-                continue
-            if not gate.knows(event for event, _ in matches[at:]):
-                await gate.learn(event for event, _ in matches[at:])
-                continue
-            chunk: list[Entry] = []
-            size = 0
-            while at < len(matches) and size < WRITE_CHUNK:
-                event, matched = matches[at]
-                at += 1
-                parcel = Parcel(event)
-                if admitted := self._admitted(parcel, matched):
-                    chunk.append(Entry(parcel, admitted))
-                    size += _weight(chunk[-1])
-            self._write(chunk)
+    async def _replay_page(self) -> int:
+        """Deliver of the next page what the transport takes; answers the log's head. Holds the page no longer."""
+        gate = self._shared.gate
+        page = await self._shared.log.read(self.tenant, self._passed, limit=REPLAY_PAGE, max_bytes=REPLAY_BYTES)
+        matches = self._matching(page.events)
+        while not gate.knows(entry.parcel.event for entry in matches):
+            await gate.learn([entry.parcel.event for entry in matches])
+        if self._closed or self._outlet.paused:
+            return page.bounds.head
+        if page.bounds.floor > self._passed:
+            self._passed = page.bounds.floor
+            self._announce(self._passed, Truncation.RETENTION)
+        try:
+            sent = self._outlet.send(matches, admit=self._admit)
+        finally:
             self._shared.recorder.commit()
-        if not self._closed:
-            self._passed = events[-1].seq
+        if sent < len(matches):
+            self._passed = matches[sent].parcel.event.seq - 1
+        elif page.events:
+            self._passed = page.events[-1].seq
+        return page.bounds.head
 
-    def _matching(self, events: Sequence[Event]) -> list[tuple[Event, list[Subscription]]]:
+    def _matching(self, events: Sequence[Event]) -> list[Entry]:
         index = self._replay_index
         if index is None:
             index = self._replay_index = TopicIndex()
             for attachment in self._attachments.values():
                 add_to(index, attachment)
-        found = ((event, [a.subscription for a in index.match(event) if event.seq > a.since]) for event in events)
-        return [(event, matched) for event, matched in found if matched]
+        found = []
+        for event in events:
+            matched = [one.subscription for one in index.match(event) if event.seq > one.since]
+            event.forget()
+            if matched:
+                found.append(Entry(Parcel(event), matched))
+        return found
 
-    async def _writable(self) -> None:
-        """Return when the transport takes more, is gone, or the stream was closed."""
+    async def _wait(self, condition: Callable[[], Awaitable[None]]) -> None:
+        """Return when `condition` does, or when the stream was closed."""
+        if self._closed:
+            return
         try:
             async with asyncio.timeout(None) as self._waiting:
-                await self._sink.writable()
+                await condition()
         except TimeoutError:
-            pass
+            if not self._closed:
+                raise
         finally:
             self._waiting = None
 
-    # -- sending --------------------------------------------------------------------------------------------------
+    # -- both -----------------------------------------------------------------------------------------------------
 
-    def _announce(self, truncated: Truncation | None) -> None:
-        position = Position(self._epoch, self._passed)
-        self._hand(self._framing.opened(Opening(self.viewer.client_id, self.subscriptions, position, truncated)))
+    def _announce(self, seq: int, truncated: Truncation | None) -> None:
+        position = Position(self._outlet.epoch, seq)
+        self._outlet.opened(Opening(self.viewer.client_id, self.subscriptions, position, truncated))
 
-    def _admitted(self, parcel: Parcel, subscriptions: Iterable[Subscription]) -> list[Subscription]:
-        """Those that are still attached, as they are now, and that the gate admits; refusals are noted."""
-        gate, subject = self._shared.gate, self.viewer.principal.subject
+    def _admit(self, entry: Entry, answers: Answers | None = None) -> Entry | None:
+        """The subscriptions of it that are still attached, as they are now, and that the gate admits; refusals are
+        noted."""
+        parcel = entry.parcel
         admitted, refused = [], []
-        for subscription in subscriptions:
+        for subscription in entry.subscriptions:
             attachment = self._attachments.get(subscription.id)
             if attachment is None or parcel.event.seq <= attachment.since:
                 continue  # unsubscribed; or since then subscribed anew, from a later event on
-            refusal = gate.admits(parcel.event, subject, attachment.subscription.purpose)
+            current = attachment.subscription
+            refusal = self.ask(parcel, current.purpose, answers)
             if refusal is None:
-                admitted.append(attachment.subscription)
+                admitted.append(current)
             elif refusal is not Refusal.AUDIENCE:  # that one was never meant for this subscriber
-                refused.append(attachment.subscription)
+                refused.append(current)
         if refused:
             self._shared.recorder.note(parcel, self.wire, Outcome.REFUSED, refused)
-        return admitted
+        return Entry(parcel, admitted) if admitted else None
 
-    def _send(self, entries: Sequence[Entry]) -> int:
-        """Write entries, joined into few writes, until the transport pauses; answers how many it took."""
-        sent = 0
-        while sent < len(entries) and not self._closed and not self._sink.paused:
-            first, size = sent, 0
-            while sent < len(entries) and size < WRITE_CHUNK:
-                size += _weight(entries[sent])
-                sent += 1
-            self._write(entries[first:sent])
-        return sent
-
-    def _write(self, entries: Sequence[Entry], before: bytes = b"") -> None:
-        """Hand all frames of `entries`, and what goes before them, to the transport in one write."""
-        if not entries and not before:
-            return
-        framing, epoch, recorder = self._framing, self._epoch, self._shared.recorder
-        frames = [framing.event(parcel, those, parcel.position(epoch)) for parcel, those in entries]
-        if not self._hand(b"".join((before, *frames))) or not entries:
-            return
-        for parcel, subscriptions in entries:
-            recorder.note(parcel, framing.name, Outcome.DELIVERED, subscriptions)
-        self._handed = entries[-1].parcel.event.seq
-
-    def _hand(self, data: bytes) -> bool:
-        """Hand `data` to the transport. One that fails ends this stream, and harms nobody else's."""
-        try:
-            self._sink.write(data)
-        except Exception as error:
-            logger.warning("transport_failed", error=type(error).__name__)
-            self.close(CloseReason.CLIENT_GONE)
-            return False
-        return True
-
-
-def _weight(entry: Entry) -> int:
-    """About how many bytes an entry's frames take: one frame for each of its subscriptions."""
-    return entry.parcel.size * len(entry.subscriptions)
+    def ask(self, parcel: Parcel, purpose: str | None, answers: Answers | None = None) -> Refusal | None:
+        """What the gate says of the event for a subscription of this viewer with `purpose`."""
+        subject = self.viewer.principal.subject
+        if answers is None:
+            return self._shared.gate.admits(parcel.event, subject, purpose)
+        key = (parcel, subject, purpose)
+        if key not in answers:
+            answers[key] = self._shared.gate.admits(parcel.event, subject, purpose)
+        return answers[key]
 
 
 def add_to(index: TopicIndex[Attachment], attachment: Attachment) -> None:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from clarion.clock import Clock
 from clarion.errors import StoreUnavailable
 from clarion.gate import Gate, Refusal
-from clarion.hub.connection import Attachment, Connection, add_to
-from clarion.hub.index import TopicIndex
+from clarion.hub.connection import Answers, Attachment, Connection, add_to
+from clarion.hub.index import TopicIndex, Unmatchable
 from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, Parcel
-from clarion.logs import get_logger
+from clarion.logs import get_logger, origin
 from clarion.model import Event, Outcome
 from clarion.stores.protocols import Audit, EventLog, Stored, Wakeups
 
@@ -27,25 +27,36 @@ __all__ = ["Dispatcher"]
 BATCH = 512
 """Events dispatched in one tick. Bounds how long the event loop serves nothing else."""
 
+BATCH_BYTES = 1024 * 1024
+"""Bytes of payload dispatched in one tick, likewise, and how much of a backlog is in memory."""
+
 POLL_SECONDS = 1.0
 """The longest that a lost wake-up delays an event."""
 
 RETRY_SECONDS = 0.5
-"""How long to wait after the store failed."""
+"""How long to wait after the store failed; after anything else that long at first, doubling."""
+
+MOST_RETRY_SECONDS = 30.0
+"""The longest to wait after something failed that nobody expected."""
+
+AUDIT_STUCK = "the audit cannot be written, so nothing is delivered"
 
 logger = get_logger("clarion.dispatcher")
 
 
 @dataclass(slots=True)
 class _Tenant:
-    """One tenant's index, and the seq of its last dispatched event."""
+    """One tenant's index, and the seq of its last event that was dispatched, or that retention took before."""
 
     index: TopicIndex[Attachment]
     position: int | None = None
 
 
 class Dispatcher:
-    """One per process. `run` is its only task; everything else is called on the event loop and does not wait."""
+    """One per process. `run` is its only task; everything else is called on the event loop and does not wait.
+
+    `failing` says why nothing is dispatched right now; None when it is.
+    """
 
     def __init__(
         self, log: EventLog, wakeups: Wakeups, audit: Audit, gate: Gate, recorder: Recorder, clock: Clock
@@ -58,6 +69,7 @@ class Dispatcher:
         self._clock = clock
         self._tenants: dict[str, _Tenant] = {}
         self._wake = asyncio.Event()
+        self._offset = 0
         self.failing: str | None = None
 
     # -- the switchboard ------------------------------------------------------------------------------------------
@@ -81,33 +93,54 @@ class Dispatcher:
     # -- the loop -------------------------------------------------------------------------------------------------
 
     async def run(self, offset: int) -> None:
-        """Dispatch everything after the store's `offset`, for ever."""
+        """Dispatch everything after the store's `offset`, for ever: what fails is logged and tried again."""
+        self._offset = offset
+        failures = 0
         detach = self._wakeups.attach(self._wake.set)
         try:
             while True:
                 try:
-                    offset = await self._step(offset)
+                    await self._step()
                     self.failing = None
+                    failures = 0
                 except StoreUnavailable as error:
                     self.failing = error.message
                     logger.warning("dispatch_paused", reason=error.message)
                     await self._clock.sleep(RETRY_SECONDS)
+                except Exception as error:
+                    self.failing = f"dispatching fails with {type(error).__name__}; see the log"
+                    logger.error("dispatch_failed", error=type(error).__name__, at=origin(error))
+                    await self._clock.sleep(min(RETRY_SECONDS * 2.0**failures, MOST_RETRY_SECONDS))
+                    failures = min(failures + 1, 16)
         finally:
             detach()
 
-    async def _step(self, offset: int) -> int:
+    async def _step(self) -> None:
         self._wake.clear()
-        batch = await self._log.tail(offset, limit=BATCH)
+        batch = await self._log.tail(self._offset, limit=BATCH, max_bytes=BATCH_BYTES)
         if not batch:
+            await self._find_overtaken()
+            self.failing = None
             await self._woken()
-            return offset
-        await self._audit.room()
+            return
+        await self._room()
         events = [stored.event for stored in batch]
         while not self._gate.knows(events):
             await self._gate.learn(events)
         self._dispatch(batch)
         await asyncio.sleep(0)  # let transports and requests have their turn between batches
-        return batch[-1].offset
+
+    async def _room(self) -> None:
+        """Wait until the audit takes more, and say so when that is not at once."""
+        waits = asyncio.get_running_loop().call_soon(self._is_stuck)  # runs only if this task gives way
+        try:
+            await self._audit.room()
+        finally:
+            waits.cancel()
+        self.failing = None
+
+    def _is_stuck(self) -> None:
+        self.failing = AUDIT_STUCK
 
     async def _woken(self) -> None:
         try:
@@ -116,18 +149,36 @@ class Dispatcher:
         except TimeoutError:
             pass
 
+    # -- retention that was faster ----------------------------------------------------------------------------------
+
+    async def _find_overtaken(self) -> None:
+        """There is nothing after the last offset. If something was, retention took it: tell who would have got it."""
+        if await self._log.end() <= self._offset:
+            return
+        for name, tenant in list(self._tenants.items()):
+            floor = (await self._log.bounds(name)).floor
+            if tenant.position is None or tenant.position < floor:
+                self._overtaken(tenant, floor)
+                tenant.position = floor
+
+    @staticmethod
+    def _overtaken(tenant: _Tenant, floor: int) -> None:
+        """Events up to `floor` were never dispatched: each stream that had not read them says so."""
+        for connection in {attachment.connection for attachment in tenant.index}:
+            connection.overtaken(floor)
+
     # -- one batch: no await from here on -------------------------------------------------------------------------
 
     def _dispatch(self, batch: Sequence[Stored]) -> None:
+        """Match the whole batch, then hand it over: what fails before that leaves nothing changed."""
         began = self._clock.monotonic()
-        outgoing: dict[Connection, list[Entry]] = {}
-        for stored in batch:
-            event = stored.event
-            tenant = self._tenant(event.tenant)
-            tenant.position = event.seq
-            attachments = tenant.index.match(event)
-            if attachments:
-                self._address(event, attachments, outgoing)
+        try:
+            outgoing = self._match(batch)
+        except BaseException:
+            self._recorder.discard()
+            raise
+        self._offset = batch[-1].offset
+        self._pass(batch)
         for connection, entries in outgoing.items():
             connection.deliver(entries)
         deliveries = self._recorder.commit()
@@ -142,18 +193,48 @@ class Dispatcher:
                 took_ms=round((self._clock.monotonic() - began) * 1000, 2),
             )
 
+    def _match(self, batch: Sequence[Stored]) -> dict[Connection, list[Entry]]:
+        outgoing: dict[Connection, list[Entry]] = {}
+        for stored in batch:
+            event = stored.event
+            index = self._tenant(event.tenant).index
+            while True:
+                try:
+                    attachments = index.match(event)
+                    break
+                except Unmatchable as error:
+                    for attachment in error.targets:
+                        attachment.connection.fail(error.__cause__)
+            event.forget()
+            if attachments:
+                self._address(event, attachments, outgoing)
+        return outgoing
+
+    def _pass(self, batch: Sequence[Stored]) -> None:
+        """Move the tenants' positions. Seqs are dense: one that jumps tells that retention took what is between.
+
+        Retention takes the oldest of the store, so only a tenant's first event of a batch can be beyond a jump.
+        """
+        for stored in batch:
+            event = stored.event
+            tenant = self._tenant(event.tenant)
+            if tenant.position is None or event.seq > tenant.position + 1:
+                self._overtaken(tenant, event.seq - 1)
+            tenant.position = event.seq
+
     def _address(
         self, event: Event, attachments: Sequence[Attachment], outgoing: dict[Connection, list[Entry]]
     ) -> None:
         """Add the event to the entries of every connection with a subscription that may see it."""
         guarded = event.audience is not None or event.expires_at is not None or bool(event.subjects)
         parcel = Parcel(event)
+        answers: Answers = {}
         for attachment in attachments:
             if event.seq <= attachment.since:
                 continue
             connection, subscription = attachment.connection, attachment.subscription
             if guarded:
-                refusal = self._gate.admits(event, connection.viewer.principal.subject, subscription.purpose)
+                refusal = connection.ask(parcel, subscription.purpose, answers)
                 if refusal is not None:
                     if refusal is not Refusal.AUDIENCE:
                         self._recorder.note(parcel, connection.wire, Outcome.REFUSED, (subscription,))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -17,16 +17,23 @@ from clarion.catalog import Catalog
 from clarion.clock import Clock, SystemClock
 from clarion.errors import CloseReason, LimitExceeded, StoreUnavailable
 from clarion.gate import Gate
-from clarion.hub.connection import Connection, Shared
+from clarion.hub.connection import Answers, Connection, Shared
 from clarion.hub.dispatcher import Dispatcher
 from clarion.hub.protocols import Framing, Sink, Viewer
 from clarion.hub.recorder import Recorder, Totals
 from clarion.hub.ring import DEFAULT_RING_BUDGET, RING_CAPACITY, RingBudget
 from clarion.hub.services import ConsentService, DeliveryService, SubscriptionService, TopicService
 from clarion.ids import Randomness
-from clarion.logs import get_logger
-from clarion.model import MICROSECONDS, Bounds, Draft, Start, Subscription
-from clarion.stores.protocols import Appended, Backend, ConflictingEvent, Retention
+from clarion.logs import get_logger, origin
+from clarion.model import MICROSECONDS, Bounds, Draft, Principal, Start, Subscription
+from clarion.stores.protocols import (
+    MAX_SUBSCRIPTIONS_PER_CLIENT,
+    Appended,
+    Backend,
+    ConflictingEvent,
+    Retention,
+    SubscriptionLimits,
+)
 
 __all__ = ["HEARTBEAT_SECONDS", "Hub", "HubLimits", "Stream"]
 
@@ -36,8 +43,14 @@ HEARTBEAT_SECONDS = 15.0
 RETENTION_SECONDS = 60.0
 """Between two looks at what retention lets go."""
 
+RETRY_SECONDS = 1.0
+"""Until background work goes on that failed in a way that nobody expected."""
+
 CONCURRENT_REPLAYS = 4
-"""Pages that replays read at the same time, so that returning clients do not crowd out the live ones."""
+"""Pages of replays in memory at the same time, so that returning clients do not crowd out the live ones."""
+
+MAX_CONNECTIONS_PER_PRINCIPAL = 1_000
+"""Open streams of one principal, so that one does not take all that its tenant may have."""
 
 logger = get_logger("clarion.hub")
 
@@ -47,13 +60,18 @@ class HubLimits:
     """Limits per tenant unless said otherwise; each answers with LimitExceeded."""
 
     subscriptions: int = 100_000
+    subscriptions_per_client: int = MAX_SUBSCRIPTIONS_PER_CLIENT
     connections: int = 20_000
+    connections_per_principal: int = MAX_CONNECTIONS_PER_PRINCIPAL
     declared_topics: int = 1_000
     ring_capacity: int = RING_CAPACITY
     ring_budget: int = DEFAULT_RING_BUDGET
     retention_seconds: float | None = 7 * 86_400
     retention_bytes: int | None = None
     audit_retention_seconds: float = 30 * 86_400
+
+    def of_subscriptions(self) -> SubscriptionLimits:
+        return SubscriptionLimits(self.subscriptions, self.subscriptions_per_client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +116,24 @@ class Hub:
         )
         self._shared = Shared(
             log=backend.log,
+            audit=backend.audit,
             gate=self._gate,
             recorder=self._recorder,
-            clock=self.clock,
             budget=RingBudget(self.limits.ring_budget),
-            replays=asyncio.Semaphore(CONCURRENT_REPLAYS),
+            pages=asyncio.Semaphore(CONCURRENT_REPLAYS),
             ring_capacity=self.limits.ring_capacity,
         )
         self._clients: dict[tuple[str, str, str], _Client] = {}
         self._tenants: dict[str, dict[Connection, None]] = {}
+        self._principals: Counter[Principal] = Counter()
         self._heartbeats: deque[tuple[float, Connection]] = deque()
         self._opened = asyncio.Event()
         self._closing = False
+        self.faults: dict[str, str] = {}
+        """Background work that failed unexpectedly when it last ran, and with which error; empty when all is well."""
         self.topics = TopicService(backend.topics, catalog or Catalog(), limit=self.limits.declared_topics)
         self.subscriptions = SubscriptionService(
-            backend.subscriptions, self.topics, self, self.clock, randomness, limit=self.limits.subscriptions
+            backend.subscriptions, self.topics, self, self.clock, randomness, limits=self.limits.of_subscriptions()
         )
         self.consent = ConsentService(backend.consents, self._gate, self, self.clock)
         self.deliveries = DeliveryService(backend.audit)
@@ -127,8 +148,8 @@ class Hub:
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(self._dispatcher.run(offset), name="clarion-dispatcher"),
-                tasks.create_task(self._beat(), name="clarion-heartbeats"),
-                tasks.create_task(self._retain(), name="clarion-retention"),
+                tasks.create_task(self._supervise("heartbeats", self._beat), name="clarion-heartbeats"),
+                tasks.create_task(self._supervise("retention", self._retain), name="clarion-retention"),
             ]
             try:
                 yield
@@ -147,6 +168,16 @@ class Hub:
         for connection in list(self.connections()):
             connection.close(CloseReason.SERVER_STOPPING)
 
+    async def _supervise(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Begin `work` again whenever it fails: none of it ends the streams or the process."""
+        while True:
+            try:
+                await work()
+            except Exception as error:
+                self.faults[name] = type(error).__name__
+                logger.error("background_work_failed", work=name, error=type(error).__name__, at=origin(error))
+                await self.clock.sleep(RETRY_SECONDS)
+
     async def _beat(self) -> None:
         beats, clock = self._heartbeats, self.clock
         while True:
@@ -160,13 +191,15 @@ class Hub:
             while beats and beats[0][0] <= now:
                 _, connection = beats.popleft()
                 if connection.close_reason is None:
-                    connection.heartbeat()
                     beats.append((now + HEARTBEAT_SECONDS, connection))
+                    connection.heartbeat()
+            self.faults.pop("heartbeats", None)
 
     async def _retain(self) -> None:
         while True:
             try:
                 await self.trim()
+                self.faults.pop("retention", None)
             except StoreUnavailable as error:
                 logger.warning("retention_failed", reason=error.message)
             await self.clock.sleep(RETENTION_SECONDS)
@@ -177,7 +210,7 @@ class Hub:
         keep_after = None
         if limits.retention_seconds is not None:
             keep_after = now - int(limits.retention_seconds * MICROSECONDS)
-        gone = await self._backend.log.trim(Retention(keep_after, limits.retention_bytes))
+        gone = await self._backend.log.trim(Retention(keep_after, limits.retention_bytes, now))
         await self._backend.audit.trim(now - int(limits.audit_retention_seconds * MICROSECONDS))
         if gone:
             logger.info("retention", events=gone)
@@ -212,12 +245,18 @@ class Hub:
                 f"this tenant has {len(siblings)} open streams, its limit; close one first",
                 details={"limit": "connections", "max": self.limits.connections},
             )
+        if self._principals[principal] >= self.limits.connections_per_principal:
+            raise LimitExceeded(
+                f"you have {self._principals[principal]} open streams, the limit of one principal; close one first",
+                details={"limit": "connections_per_principal", "max": self.limits.connections_per_principal},
+            )
         connection = Connection(viewer, framing, sink, shared=self._shared, switchboard=self._dispatcher)
         key = (principal.tenant, principal.subject, viewer.client_id)
         siblings = self._tenants.setdefault(principal.tenant, siblings)
         client = self._clients.setdefault(key, _Client())
         client.connections.append(connection)
         siblings[connection] = None
+        self._principals[principal] += 1
         try:
             bounds = await self._backend.log.bounds(principal.tenant)
             await self._load(connection, client, key)
@@ -232,6 +271,9 @@ class Hub:
             del siblings[connection]
             if not siblings:
                 self._tenants.pop(principal.tenant, None)
+            self._principals[principal] -= 1
+            if not self._principals[principal]:
+                del self._principals[principal]
 
     async def _load(self, connection: Connection, client: _Client, key: tuple[str, str, str]) -> None:
         """Attach the client's subscriptions as they are, also when they change while they are read."""
@@ -259,16 +301,14 @@ class Hub:
     # -- announcements of the services ----------------------------------------------------------------------------
 
     def subscribed(self, subscription: Subscription, *, since: int | None) -> None:
-        """Open streams of its client deliver it from `since`; None: they have it, and take its new label."""
+        """Open streams of its client deliver it from `since`; None: it was active, and those that have it take its new
+        label. One that has it not yet is still reading its subscriptions, or was never told of it."""
         client = self._clients.get((subscription.tenant, subscription.subject, subscription.client_id))
         if client is None:
             return
         client.changes += 1
         for connection in client.connections:
-            if since is not None:
-                connection.attach(subscription, since)
-            elif connection.has(subscription.id):
-                connection.attach(subscription, 0)
+            connection.attach(subscription, since or 0)
 
     def unsubscribed(self, subscription: Subscription) -> None:
         client = self._clients.get((subscription.tenant, subscription.subject, subscription.client_id))
@@ -279,20 +319,26 @@ class Hub:
             connection.detach(subscription.id)
 
     async def consent_changed(self, tenant: str, subject: str) -> None:
-        """Gate anew everything of the tenant that waits and holds data of `subject`."""
+        """Gate anew everything of the tenant that waits and holds data of `subject`.
+
+        Raises StoreUnavailable when the ledger cannot be read. Nothing is sent against it then either: whatever waits
+        is asked about again before it is sent.
+        """
         while True:
-            affected = [
-                connection
-                for connection in self.connections(tenant)
-                if any(subject in event.subjects for event in connection.waiting_events())
-            ]
-            # All that waits there, not this subject's alone: of another that just changed, nothing may be known.
-            waiting = [event for connection in affected for event in connection.waiting_events()]
-            if self._gate.knows(waiting):
+            concerned = {
+                parcel
+                for parcel in self._shared.budget.parcels
+                if parcel.event.tenant == tenant and subject in parcel.event.subjects
+            }
+            events = [parcel.event for parcel in concerned]
+            if self._gate.knows(events):
                 break
-            await self._gate.learn(waiting)
-        for connection in affected:
-            connection.regate()
+            await self._gate.learn(events)
+        if not concerned:
+            return
+        answers: Answers = {}
+        for connection in self.connections(tenant):
+            connection.regate(concerned, answers)
         self._recorder.commit()
 
     # -- observation ----------------------------------------------------------------------------------------------

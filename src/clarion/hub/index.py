@@ -18,7 +18,7 @@ from clarion.filters import ENVELOPE, Clause, Filter, Find, finder, scalar_key
 from clarion.model import Event
 from clarion.topics import Pattern
 
-__all__ = ["MAX_CACHED_TOPICS", "TopicIndex"]
+__all__ = ["MAX_CACHED_TOPICS", "TopicIndex", "Unmatchable"]
 
 MAX_CACHED_TOPICS = 4096
 """Topics whose patterns are remembered. Stops a publisher of ever-new topics filling the memory."""
@@ -30,6 +30,14 @@ V = TypeVar("V")
 
 _Paths: TypeAlias = tuple[str, ...]
 """What a clause looks up: `Clause.paths`."""
+
+
+class Unmatchable(Exception):
+    """A filter raised, which it never should; `targets` are those that have it, the cause is what it raised."""
+
+    def __init__(self, targets: Sequence[Any]) -> None:
+        super().__init__(f"the filter of {len(targets)} targets cannot be asked")
+        self.targets = targets
 
 
 class TopicIndex(Generic[T]):
@@ -47,6 +55,9 @@ class TopicIndex(Generic[T]):
     def __len__(self) -> int:
         """How many targets there are."""
         return len(self._targets)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._targets)
 
     def add(self, target: T, patterns: Sequence[Pattern], filter: Filter) -> None:
         """Let `target` match what any of `patterns` and `filter` match, instead of what it matched before, if so."""
@@ -75,7 +86,10 @@ class TopicIndex(Generic[T]):
                 self._patterns.drop(node)
 
     def match(self, event: Event) -> list[T]:
-        """Every target of which a pattern and the filter match `event`, once each, in no particular order."""
+        """Every target of which a pattern and the filter match `event`, once each, in no particular order.
+
+        Raises Unmatchable for the targets of a filter that raises; without them the others can be asked again.
+        """
         nodes = self._patterns.matching(event.topic)
         matched: list[T] = []
         if not nodes:
@@ -94,8 +108,11 @@ class TopicIndex(Generic[T]):
                     if group in seen:
                         continue
                     seen.add(group)
-                if group.filter.matches(event):
-                    matched.extend(group.targets)
+                try:
+                    if group.filter.matches(event):
+                        matched.extend(group.targets)
+                except Exception as error:
+                    raise Unmatchable(list(group.targets)) from error
         return matched
 
     def _place(self, group: _Group[T], pattern: Pattern) -> tuple[_Node[T], Clause | None]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from clarion.hub.ring import Parcel
 from clarion.model import Position, Principal, Subscription, Truncation
 
-__all__ = ["Framing", "Opening", "Sink", "Viewer"]
+__all__ = ["Framing", "Opening", "Overflow", "Sink", "Viewer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,13 @@ class Opening:
     truncated: Truncation | None
 
 
+class Overflow(Enum):
+    """What a wire does when its reader is so slow that the ring is full."""
+
+    DROP_OLDEST = "drop_oldest"
+    """Lose the oldest and say so; resuming brings them back."""
+
+
 class Framing(Protocol):
     """The frames of one wire. Bytes that many connections share belong into `parcel.bodies[self.name]`."""
 
@@ -39,7 +47,12 @@ class Framing(Protocol):
         """The wire's name in audit rows and metrics."""
         ...
 
-    def opened(self, opening: Opening) -> bytes: ...
+    @property
+    def overflow(self) -> Overflow: ...
+
+    def opened(self, opening: Opening) -> bytes:
+        """The stream begins, or goes on, after the opening's position."""
+        ...
 
     def event(self, parcel: Parcel, subscriptions: Sequence[Subscription], position: Position) -> bytes:
         """All frames of one event for one connection, to be written together."""

@@ -49,6 +49,12 @@ class Recorder:
         for subscription in subscriptions:
             ids.append(subscription.id)
 
+    def discard(self) -> None:
+        """Forget what was noted since the last commit: it did not come about."""
+        for parcel in self._noted.values():
+            parcel.outcomes.clear()
+        self._noted.clear()
+
     def commit(self) -> int:
         """Hand what was noted to the audit; answers how many deliveries were among it."""
         if not self._noted:

@@ -1,22 +1,24 @@
 """What wires and the API ask of the hub by name; behind these stand the stores.
 
 Subscriptions are announced to the open streams of their client, consent changes to everything that waits, topic
-declarations to the catalog that filters and payloads are checked against.
+declarations to the catalog that filters and payloads are checked against. What is stored is announced, also when the
+caller goes away in between: a client that hangs up cancels its request.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from clarion.catalog import Catalog, Declared
 from clarion.clock import Clock
-from clarion.errors import InvalidConsent, InvalidInput, InvalidPattern, NotFound
+from clarion.completion import complete
+from clarion.errors import InvalidConsent, InvalidInput, InvalidPattern, NotFound, StoreUnavailable
 from clarion.filters import compile_filter
 from clarion.gate import Decision, Gate, decide
 from clarion.ids import Randomness, new_subscription_id
+from clarion.logs import get_logger
 from clarion.model import (
     ConsentEntry,
     ConsentState,
@@ -25,8 +27,9 @@ from clarion.model import (
     SubjectConsent,
     Subscription,
     TopicDeclaration,
+    normal_subject,
 )
-from clarion.stores.protocols import Audit, Consents, DeliveryRow, Subscriptions, Topics
+from clarion.stores.protocols import Audit, Consents, DeliveryRow, SubscriptionLimits, Subscriptions, Topics
 from clarion.topics import glob
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "SubscriptionService",
     "TopicService",
     "check_name",
+    "check_subject",
     "cost_cents",
 ]
 
@@ -52,6 +56,8 @@ MAX_NAME_LENGTH = 256
 MAX_PROOF_LENGTH = 4096
 """Characters of a consent line's proof."""
 
+logger = get_logger("clarion.services")
+
 SUPPRESSION_REASONS = ("bounce", "complaint", "stop", "admin", "legal")
 
 
@@ -66,6 +72,11 @@ def check_name(value: object, field: str, *, limit: int = MAX_NAME_LENGTH) -> st
     if not value.isprintable():
         raise InvalidInput(f"{field} must not contain control characters", field=field, rule="printable")
     return value
+
+
+def check_subject(value: object, field: str = "subject") -> str:
+    """A data subject's name as ledger and events keep it (see `normal_subject`); raises InvalidInput naming `field`."""
+    return check_name(normal_subject(value, field) if isinstance(value, str) else value, field)
 
 
 class TopicService:
@@ -102,10 +113,15 @@ class TopicService:
     ) -> TopicDeclaration:
         """Check and store a declaration. Raises InvalidTopic, InvalidSchema, InvalidFilter, LimitExceeded."""
         declaration = self._catalog.check_declaration(pattern, category, description, schema, filter_examples)
-        await self._store.put(tenant, declaration, limit=self._limit)
-        self._changes += 1
-        self._declared.pop(tenant, None)
+        await complete(self._put(tenant, declaration))
         return declaration
+
+    async def _put(self, tenant: str, declaration: TopicDeclaration) -> None:
+        try:
+            await self._store.put(tenant, declaration, limit=self._limit)
+        finally:  # also after an error: a commit may have happened whose success could not be told
+            self._changes += 1
+            self._declared.pop(tenant, None)
 
     async def listing(self, tenant: str, category: str | None) -> list[TopicDeclaration]:
         """The catalog, or one category of it. Raises InvalidInput that lists the categories."""
@@ -149,14 +165,14 @@ class SubscriptionService:
         clock: Clock,
         randomness: Randomness,
         *,
-        limit: int,
+        limits: SubscriptionLimits,
     ) -> None:
         self._store = store
         self._topics = topics
         self._streams = streams
         self._clock = clock
         self._randomness = randomness
-        self._limit = limit
+        self._limits = limits
 
     async def subscribe(
         self,
@@ -183,27 +199,34 @@ class SubscriptionService:
         compile_filter(wanted, await self._topics.declared_keys(principal.tenant, patterns))
         now = self._clock.now()
         head = await self._streams.head(principal.tenant)
-        subscription, activated = await self._store.put(
-            Subscription(
-                id=new_subscription_id(self._randomness),
-                tenant=principal.tenant,
-                subject=principal.subject,
-                client_id=client_id,
-                topics=patterns,
-                filter=wanted,
-                label=label,
-                purpose=purpose,
-                created_at=now,
-                updated_at=now,
-            ),
-            limit=self._limit,
+        wish = Subscription(
+            id=new_subscription_id(self._randomness),
+            tenant=principal.tenant,
+            subject=principal.subject,
+            client_id=client_id,
+            topics=patterns,
+            filter=wanted,
+            label=label,
+            purpose=purpose,
+            created_at=now,
+            updated_at=now,
         )
+        return await complete(self._put(wish, head))
+
+    async def _put(self, wish: Subscription, head: int) -> Subscription:
+        subscription, activated = await self._store.put(wish, limits=self._limits)
         self._streams.subscribed(subscription, since=head if activated else None)
         return subscription
 
     async def unsubscribe(self, principal: Principal, subscription_id: str) -> Subscription:
-        """Soft-delete; nothing more is pushed once this returns. Raises NotFound."""
-        found = await self._store.delete(principal.tenant, principal.subject, subscription_id, self._clock.now())
+        """Soft-delete; nothing more is pushed once this returns. Raises NotFound, also for one that was deleted so long
+        ago that more than the limit of deleted ones came after it."""
+        return await complete(self._delete(principal, subscription_id))
+
+    async def _delete(self, principal: Principal, subscription_id: str) -> Subscription:
+        found = await self._store.delete(
+            principal.tenant, principal.subject, subscription_id, self._clock.now(), limits=self._limits
+        )
         if found is None:
             raise NotFound(f"no subscription {subscription_id!r}; list_subscriptions shows yours")
         self._streams.unsubscribed(found)
@@ -264,24 +287,30 @@ class ConsentService:
 
     async def record(self, tenant: str, request: ConsentRequest) -> ConsentEntry:
         """Append a line, then gate anew all that waits. Raises InvalidConsent, StoreUnavailable."""
-        entry = _consent_entry(tenant, request, self._clock.now())
-        appending = asyncio.ensure_future(self._store.append(entry))
-        # A caller that goes away meanwhile leaves the line in the ledger all the same: the gate must hear of it.
-        appending.add_done_callback(lambda _: self._gate.changed(tenant, entry.subject))
-        stored = await asyncio.shield(appending)
-        await self._streams.consent_changed(tenant, entry.subject)
+        return await complete(self._append(_consent_entry(tenant, request, self._clock.now())))
+
+    async def _append(self, entry: ConsentEntry) -> ConsentEntry:
+        try:
+            stored = await self._store.append(entry)
+        finally:  # also after an error: a commit may have happened whose success could not be told
+            self._gate.changed(entry.tenant, entry.subject)
+        try:
+            await self._streams.consent_changed(entry.tenant, entry.subject)
+        except StoreUnavailable as error:
+            # The line is stored. The gate has forgotten the subject, and all that waits asks it before it is sent.
+            logger.warning("regating_put_off", reason=error.message)
         return stored
 
     async def check(self, tenant: str, subject: str, purpose: str | None) -> Decision:
         """What the gate would say of data of `subject` for a subscription with `purpose`."""
-        check_name(subject, "subject")
+        subject = check_subject(subject)
         if purpose is not None:
             check_name(purpose, "purpose")
         states = await self._store.states(tenant, [subject])
         return decide(states.get(subject, SubjectConsent()), purpose, self._clock.now())
 
     async def history(self, tenant: str, subject: str, *, limit: int) -> list[ConsentEntry]:
-        return await self._store.history(tenant, check_name(subject, "subject"), limit=limit)
+        return await self._store.history(tenant, check_subject(subject), limit=limit)
 
 
 def _consent_entry(tenant: str, request: ConsentRequest, now: int) -> ConsentEntry:
@@ -290,7 +319,7 @@ def _consent_entry(tenant: str, request: ConsentRequest, now: int) -> ConsentEnt
     except ValueError:
         known = ", ".join(ConsentState)
         raise InvalidConsent(f"state must be one of {known}", field="state", rule="enum") from None
-    check_name(request.subject, "subject")
+    subject = check_subject(request.subject)
     for field, limit in (("purpose", MAX_NAME_LENGTH), ("reason", MAX_NAME_LENGTH), ("actor", MAX_NAME_LENGTH),
                          ("proof", MAX_PROOF_LENGTH)):  # fmt: skip
         if getattr(request, field) is not None:
@@ -317,7 +346,7 @@ def _consent_entry(tenant: str, request: ConsentRequest, now: int) -> ConsentEnt
             raise InvalidConsent("expires_at lies in the past", field="expires_at", rule="future")
     return ConsentEntry(
         tenant=tenant,
-        subject=request.subject,
+        subject=subject,
         state=state,
         recorded_at=now,
         purpose=request.purpose,
@@ -340,12 +369,10 @@ class DeliveryService:
     async def totals(self, tenant: str) -> Counters:
         return await self._audit.totals(tenant)
 
-    async def rows(
-        self, tenant: str, *, subscription_id: str | None = None, limit: int, before: int | None = None
-    ) -> list[DeliveryRow]:
+    async def rows(self, tenant: str, *, subscription_id: str | None = None, limit: int) -> list[DeliveryRow]:
         """Newest first, everything until now included."""
         await self._audit.flush()
-        return await self._audit.rows(tenant, subscription_id=subscription_id, limit=limit, before=before)
+        return await self._audit.rows(tenant, subscription_id=subscription_id, limit=limit)
 
 
 def cost_cents(deliveries: int) -> float:

@@ -7,6 +7,7 @@ All of it runs on the event loop and nothing waits, so each method is one transa
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,15 +38,25 @@ from clarion.stores.protocols import (
     Page,
     Retention,
     Stored,
+    SubscriptionLimits,
 )
 from clarion.stores.window import Window
 
-__all__ = ["open_memory"]
+__all__ = ["MAX_EVENTS", "open_memory"]
+
+MAX_EVENTS = 100_000
+"""Events of all tenants that are kept unless said otherwise: nobody trims a library user's memory."""
+
+MAX_RECORDS = 100_000
+"""Packed audit records that are kept, likewise; counters count on."""
 
 
-def open_memory(*, randomness: Randomness = secrets.token_bytes) -> Backend:
-    """An empty store that lives as long as the answer is held. `randomness` names its epoch."""
-    log = _MemoryLog(randomness)
+def open_memory(*, max_events: int = MAX_EVENTS, randomness: Randomness = secrets.token_bytes) -> Backend:
+    """An empty store that lives as long as the answer is held. `randomness` names its epoch.
+
+    Of more than `max_events` the oldest are let go, as `trim` does, until a sixteenth of the room is free.
+    """
+    log = _MemoryLog(randomness, max_events)
 
     async def aclose() -> None:
         log.closed = True
@@ -74,8 +85,9 @@ class _Marks:
 class _MemoryLog:
     """EventLog and Wakeups."""
 
-    def __init__(self, randomness: Randomness) -> None:
+    def __init__(self, randomness: Randomness, max_events: int) -> None:
         self.closed = False
+        self._max_events = max_events
         self._randomness = randomness
         self._epoch = new_epoch(randomness)
         self._window = Window()
@@ -90,6 +102,9 @@ class _MemoryLog:
         answers = [self._place(draft, stored) for draft in drafts]
         if stored:
             self._window.extend(stored)
+            excess = len(self._window.stored) - self._max_events
+            if excess > 0:  # making room costs as much for one event as for many
+                self._let_go(excess + self._max_events // 16)
             for hint in list(self._hints.values()):
                 hint()
         return answers
@@ -112,31 +127,49 @@ class _MemoryLog:
         marks = self._marks.get(tenant) or _Marks()
         return Bounds(self._epoch, marks.start, marks.floor, marks.head)
 
-    async def read(self, tenant: str, after: int, *, upto: int | None = None, limit: int) -> Page:
+    async def read(
+        self, tenant: str, after: int, *, upto: int | None = None, limit: int, max_bytes: int | None = None
+    ) -> Page:
         bounds = await self.bounds(tenant)
         last = bounds.head if upto is None else min(upto, bounds.head)
-        return Page(self._window.read(tenant, max(after, bounds.floor), last, limit) or [], bounds)
+        return Page(self._window.read(tenant, max(after, bounds.floor), last, limit, max_bytes) or [], bounds)
 
-    async def tail(self, after_offset: int, *, limit: int) -> Sequence[Stored]:
-        return self._window.tail(max(after_offset, self._window.first - 1), limit) or []
+    async def tail(self, after_offset: int, *, limit: int, max_bytes: int | None = None) -> Sequence[Stored]:
+        return self._window.tail(max(after_offset, self._window.first - 1), limit, max_bytes) or []
 
     async def end(self) -> int:
         return self._window.end
 
     async def trim(self, retention: Retention) -> int:
         """`max_bytes` is compared with the payloads and a constant for each event."""
-        size, count = self._window.size, 0
-        for entry in self._window.stored:
-            event = entry.event
-            expired = retention.keep_after is not None and event.recorded_at < retention.keep_after
+        size, count, believed = self._window.size, 0, -1
+        recorded_at = 0
+        for index, entry in enumerate(self._window.stored):
+            if index > believed:
+                believed, recorded_at = self._believable(index, retention.now)
+            expired = retention.keep_after is not None and recorded_at < retention.keep_after
             if not expired and (retention.max_bytes is None or size <= retention.max_bytes):
                 break
-            size -= Window.weigh(event)
+            size -= Window.weigh(entry.event)
             count += 1
+        self._let_go(count)
+        return count
+
+    def _believable(self, index: int, now: int | None) -> tuple[int, int]:
+        """The first event from `index` on that was not recorded later than `now`, the last one if there is none, and
+        when it was recorded."""
+        stored = self._window.stored
+        while now is not None and stored[index].event.recorded_at > now and index + 1 < len(stored):
+            index += 1
+        return index, stored[index].event.recorded_at
+
+    def _let_go(self, count: int) -> None:
+        """Forget the oldest `count` events, moving floors with them."""
+        for entry in self._window.stored[:count]:
+            event = entry.event
             self._marks[event.tenant].floor = event.seq
             del self._known[event.tenant, event.source, event.event_id]
         self._window.evict(self._window.first + count - 1)
-        return count
 
     async def renew_epoch(self) -> str:
         self._epoch = new_epoch(self._randomness)
@@ -159,13 +192,14 @@ class _MemorySubscriptions:
         self._rows: dict[str, Subscription] = {}
         self._identities: dict[bytes, str] = {}
 
-    async def put(self, wanted: Subscription, *, limit: int) -> tuple[Subscription, bool]:
+    async def put(self, wanted: Subscription, *, limits: SubscriptionLimits) -> tuple[Subscription, bool]:
         identity = identity_of(wanted)
         known = self._identities.get(identity)
         row = self._rows[known] if known is not None else None
         activated = row is None or not row.active
-        if activated and (await self.count(wanted.tenant))[0] >= limit:
-            raise LimitExceeded(f"The tenant has {limit} active subscriptions, which is its limit.")
+        if activated:
+            active = [row for row in self._rows.values() if row.tenant == wanted.tenant and row.active]
+            limits.check(len(active), sum(_client_of(row) == _client_of(wanted) for row in active))
         if row is None:
             row = replace(wanted, deleted_at=None)
             self._identities[identity] = row.id
@@ -180,12 +214,25 @@ class _MemorySubscriptions:
         row = self._rows.get(subscription_id)
         return row if row is not None and (row.tenant, row.subject) == (tenant, subject) else None
 
-    async def delete(self, tenant: str, subject: str, subscription_id: str, at: int) -> Subscription | None:
+    async def delete(
+        self, tenant: str, subject: str, subscription_id: str, at: int, *, limits: SubscriptionLimits
+    ) -> Subscription | None:
         row = await self.get(tenant, subject, subscription_id)
         if row is not None and row.active:
             row = replace(row, deleted_at=at, updated_at=at)
             self._rows[row.id] = row
+            self._purge(row, limits)
         return row
+
+    def _purge(self, row: Subscription, limits: SubscriptionLimits) -> None:
+        """Forget what was deleted first of the client and of the tenant of `row`, beyond `limits`."""
+        deleted = [one for one in self._rows.values() if one.tenant == row.tenant and not one.active]
+        deleted.sort(key=lambda one: one.deleted_at or 0)
+        mine = [one for one in deleted if _client_of(one) == _client_of(row)]
+        for some, limit in ((mine, limits.deleted_per_client), (deleted, limits.deleted_per_tenant)):
+            for one in some[: max(0, len(some) - limit)]:
+                if self._rows.pop(one.id, None) is not None:
+                    del self._identities[identity_of(one)]
 
     async def of_client(
         self, tenant: str, subject: str, client_id: str, *, include_deleted: bool = False
@@ -206,9 +253,13 @@ class _MemorySubscriptions:
         return rows.count(True), rows.count(False)
 
 
+def _client_of(row: Subscription) -> tuple[str, str, str]:
+    return row.tenant, row.subject, row.client_id
+
+
 class _MemoryAudit:
     def __init__(self) -> None:
-        self._records: list[DeliveryRecord] = []
+        self._records: deque[DeliveryRecord] = deque(maxlen=MAX_RECORDS)
         self._counters: dict[str, dict[str, Counters]] = {}
 
     def record(self, records: Sequence[DeliveryRecord]) -> None:
@@ -238,10 +289,8 @@ class _MemoryAudit:
             max(moments, default=None),
         )
 
-    async def rows(
-        self, tenant: str, *, subscription_id: str | None = None, limit: int, before: int | None = None
-    ) -> list[DeliveryRow]:
-        wanted = [one for one in self._records if one.tenant == tenant and (before is None or one.at < before)]
+    async def rows(self, tenant: str, *, subscription_id: str | None = None, limit: int) -> list[DeliveryRow]:
+        wanted = [one for one in self._records if one.tenant == tenant]
         wanted.sort(key=lambda one: one.at)
         rows = [
             DeliveryRow(one.seq, one.event_id, one.topic, one.wire, one.outcome.value, one.at, each)
@@ -254,7 +303,7 @@ class _MemoryAudit:
     async def trim(self, keep_after: int) -> int:
         kept = [one for one in self._records if one.at >= keep_after]
         gone = len(self._records) - len(kept)
-        self._records = kept
+        self._records = deque(kept, MAX_RECORDS)
         return gone
 
 
@@ -324,7 +373,10 @@ def _after(consent: SubjectConsent, entry: ConsentEntry) -> SubjectConsent:
             return replace(consent, suppressed_by=None)
         case _:
             line = PurposeConsent(entry.state, entry.seq, entry.expires_at)
-            return replace(consent, purposes={**consent.purposes, entry.purpose: line})
+            held = dict(consent.purposes)
+            if entry.purpose is None and entry.state is ConsentState.WITHDRAWN:
+                held = dict.fromkeys(held, line)
+            return replace(consent, purposes={**held, entry.purpose: line})
 
 
 class _MemoryTopics:

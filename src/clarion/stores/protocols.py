@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from clarion.errors import LimitExceeded
 from clarion.model import (
     ApiKey,
     Bounds,
@@ -25,6 +26,8 @@ from clarion.model import (
 )
 
 __all__ = [
+    "MAX_DELETED_PER_CLIENT",
+    "MAX_SUBSCRIPTIONS_PER_CLIENT",
     "Appended",
     "Audit",
     "Backend",
@@ -37,6 +40,7 @@ __all__ = [
     "Page",
     "Retention",
     "Stored",
+    "SubscriptionLimits",
     "Subscriptions",
     "Topics",
     "Wakeups",
@@ -80,11 +84,18 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What to keep: events recorded at or after `keep_after` (microseconds; None: any age), and at most `max_bytes`
-    of database (None: any size). The head event of a tenant may go as well: its seq is never used again."""
+    """What to keep of the events of all tenants together: those recorded at or after `keep_after` (microseconds; None:
+    any age), and of them the newest that take at most `max_bytes` (None: any size), counting payload, envelope and a
+    constant for each, and nothing that is no event. The head event of a tenant may go as well: its seq is never used
+    again.
+
+    An event recorded later than `now` (None: there is none such) was written while the clock ran ahead: it counts as
+    recorded when the next one was that is not, so that it keeps nothing behind it alive.
+    """
 
     keep_after: int | None = None
     max_bytes: int | None = None
+    now: int | None = None
 
 
 class EventLog(Protocol):
@@ -102,12 +113,20 @@ class EventLog(Protocol):
         """The tenant's bounds; floor, head and start are 0 for a tenant without events."""
         ...
 
-    async def read(self, tenant: str, after: int, *, upto: int | None = None, limit: int) -> Page:
-        """Up to `limit` events with `after < seq <= upto`, oldest first."""
+    async def read(
+        self, tenant: str, after: int, *, upto: int | None = None, limit: int, max_bytes: int | None = None
+    ) -> Page:
+        """Up to `limit` events with `after < seq <= upto`, oldest first.
+
+        With `max_bytes` it ends before the payloads would exceed that, yet not before the first event.
+        """
         ...
 
-    async def tail(self, after_offset: int, *, limit: int) -> Sequence[Stored]:
-        """Up to `limit` events of all tenants with a greater offset, in offset order; empty when there are none."""
+    async def tail(self, after_offset: int, *, limit: int, max_bytes: int | None = None) -> Sequence[Stored]:
+        """Up to `limit` events of all tenants with a greater offset, in offset order; empty when there are none.
+
+        `max_bytes` as for `read`.
+        """
         ...
 
     async def end(self) -> int:
@@ -131,12 +150,48 @@ class Wakeups(Protocol):
         ...
 
 
+MAX_SUBSCRIPTIONS_PER_CLIENT = 256
+"""Active subscriptions of one client. An event has a frame for each that it matches, and the frames of one event leave
+a stream in one write: 256 of the largest payload are 60 MB."""
+
+MAX_DELETED_PER_CLIENT = 1_000
+"""Deleted subscriptions of one client that are kept. Stops subscribing and unsubscribing from filling the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionLimits:
+    """How many active subscriptions a tenant may have and a client of one principal, and how many deleted ones are
+    kept of a client; of a tenant, as many as it may have active ones."""
+
+    per_tenant: int
+    per_client: int = MAX_SUBSCRIPTIONS_PER_CLIENT
+    deleted_per_client: int = MAX_DELETED_PER_CLIENT
+
+    @property
+    def deleted_per_tenant(self) -> int:
+        return self.per_tenant
+
+    def check(self, of_tenant: int, of_client: int) -> None:
+        """May one more be activated, where so many are active? Raises LimitExceeded."""
+        if of_client >= self.per_client:
+            raise LimitExceeded(
+                f"This client has {self.per_client} active subscriptions, its limit; unsubscribe from some, or let one "
+                "name several topics.",
+                details={"limit": "subscriptions_per_client", "max": self.per_client},
+            )
+        if of_tenant >= self.per_tenant:
+            raise LimitExceeded(
+                f"The tenant has {self.per_tenant} active subscriptions, which is its limit.",
+                details={"limit": "subscriptions", "max": self.per_tenant},
+            )
+
+
 class Subscriptions(Protocol):
-    async def put(self, wanted: Subscription, *, limit: int) -> tuple[Subscription, bool]:
+    async def put(self, wanted: Subscription, *, limits: SubscriptionLimits) -> tuple[Subscription, bool]:
         """The subscription with `wanted`'s identity (tenant, subject, client_id, set of topics, filter), stored,
         reactivated, or as it was, with label and purpose of `wanted`; and whether it was newly activated.
 
-        Raises LimitExceeded when it would make more than `limit` active ones for the tenant.
+        Raises LimitExceeded when it would make more active ones than `limits` allow.
         """
         ...
 
@@ -144,8 +199,13 @@ class Subscriptions(Protocol):
         """None for an id that is unknown or another principal's, alike."""
         ...
 
-    async def delete(self, tenant: str, subject: str, subscription_id: str, at: int) -> Subscription | None:
-        """Soft-delete; answers the row, which keeps its first `deleted_at` when it was deleted already."""
+    async def delete(
+        self, tenant: str, subject: str, subscription_id: str, at: int, *, limits: SubscriptionLimits
+    ) -> Subscription | None:
+        """Soft-delete; answers the row, which keeps its first `deleted_at` when it was deleted already.
+
+        Those that were deleted first go for good where more are kept than `limits` allow: they are unknown then.
+        """
         ...
 
     async def of_client(
@@ -204,10 +264,8 @@ class Audit(Protocol):
         """Sums over all of the tenant's subscriptions, unwritten records included."""
         ...
 
-    async def rows(
-        self, tenant: str, *, subscription_id: str | None = None, limit: int, before: int | None = None
-    ) -> list[DeliveryRow]:
-        """Rows, newest first, with `at < before`; durable ones only (`flush` first to see all)."""
+    async def rows(self, tenant: str, *, subscription_id: str | None = None, limit: int) -> list[DeliveryRow]:
+        """The newest rows, newest first; durable ones only (`flush` first to see all)."""
         ...
 
     async def trim(self, keep_after: int) -> int:
@@ -229,7 +287,8 @@ class Keys(Protocol):
 
 class Consents(Protocol):
     async def append(self, entry: ConsentEntry) -> ConsentEntry:
-        """Append to the ledger, durably; answers the entry with its `seq`."""
+        """Append to the ledger, durably, and with it what it says now (see SubjectConsent); answers the entry with its
+        `seq`."""
         ...
 
     async def states(self, tenant: str, subjects: Collection[str]) -> dict[str, SubjectConsent]:

@@ -12,10 +12,20 @@ from collections.abc import Sequence
 from clarion.model import Event
 from clarion.stores.protocols import Stored
 
-__all__ = ["Window"]
+__all__ = ["Window", "fitting"]
 
 _EVENT_BYTES = 1024
 """What an event is reckoned to take beside its payload, in bytes: an object of two dozen fields."""
+
+
+def fitting(sizes: Sequence[int], max_bytes: int) -> int:
+    """How many of `sizes`, from the first on, add up to at most `max_bytes`; the first one in any case."""
+    total = 0
+    for count, size in enumerate(sizes):
+        total += size
+        if total > max_bytes and count:
+            return count
+    return len(sizes)
 
 
 class Window:
@@ -75,16 +85,18 @@ class Window:
         """Forget the events with an offset of at most `upto`."""
         self._drop(min(upto - self._first + 1, len(self._stored)))
 
-    def tail(self, after: int, limit: int) -> list[Stored] | None:
-        """Up to `limit` events after the offset; None when some of them are no longer held."""
+    def tail(self, after: int, limit: int, max_bytes: int | None = None) -> list[Stored] | None:
+        """As `EventLog.tail`; None when some of these events are no longer held."""
         begin = after + 1 - self._first
         if begin < 0:
             return None
-        return self._stored[begin : begin + limit]
+        held = self._stored[begin : begin + limit]
+        if max_bytes is not None:
+            del held[fitting([len(stored.event.payload_json) for stored in held], max_bytes) :]
+        return held
 
-    def read(self, tenant: str, after: int, upto: int, limit: int) -> list[Event] | None:
-        """Up to `limit` events of the tenant with `after < seq <= upto`, `upto` being one that the log has; None when
-        some of them are not held."""
+    def read(self, tenant: str, after: int, upto: int, limit: int, max_bytes: int | None = None) -> list[Event] | None:
+        """As `EventLog.read`, `upto` being a seq that the log has; None when some of these events are not held."""
         run = self._tenants.get(tenant)
         if run is None:
             return None
@@ -92,7 +104,12 @@ class Window:
         if begin < 0:
             return None
         end = min(begin + limit, upto + 1 - run[0].seq)
-        return run[begin:end] if end <= len(run) else None
+        if end > len(run):
+            return None
+        held = run[begin:end]
+        if max_bytes is not None:
+            del held[fitting([len(event.payload_json) for event in held], max_bytes) :]
+        return held
 
     def _evict_excess(self) -> None:
         count = 0

@@ -11,6 +11,7 @@ import asyncio
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import cache
 from typing import Any, Protocol, TypeAlias, cast
 
 from clarion.errors import CloseReason, StoreUnavailable
@@ -52,6 +53,18 @@ class _Flow(Protocol):
     write_paused: bool
 
     async def drain(self) -> None: ...
+
+
+class _Transport(Protocol):
+    def is_closing(self) -> bool: ...
+
+
+class _Cycle(Protocol):
+    """A request as uvicorn keeps it: its `send` says nothing of a connection that is gone."""
+
+    flow: _Flow
+    transport: _Transport
+    disconnected: bool
 
 
 @types.coroutine
@@ -111,17 +124,24 @@ class AsgiSink:
 
 
 class UvicornSink(AsgiSink):
-    """As above, with uvicorn's own word on whether the transport is paused."""
+    """As above, with uvicorn's own word on whether the transport is paused, and whether it is still there."""
 
-    __slots__ = ("_flow",)
+    __slots__ = ("_cycle", "_flow")
 
-    def __init__(self, send: Send, flow: _Flow) -> None:
+    def __init__(self, send: Send, cycle: _Cycle) -> None:
         super().__init__(send)
-        self._flow = flow
+        self._cycle = cycle
+        self._flow = cycle.flow
 
     @property
     def paused(self) -> bool:
         return self._flow.write_paused or self._begun is not None
+
+    def write(self, data: bytes) -> None:
+        """Raises ConnectionResetError when the connection is gone: uvicorn would take `data` and drop it."""
+        if self._cycle.disconnected or self._cycle.transport.is_closing():
+            raise ConnectionResetError("the connection is gone")
+        AsgiSink.write(self, data)
 
     async def writable(self) -> None:
         await self._flow.drain()
@@ -132,10 +152,23 @@ class UvicornSink(AsgiSink):
 
 def make_sink(send: Send) -> Sink:
     """The best sink for the server behind `send`."""
-    flow = getattr(getattr(send, "__self__", None), "flow", None)
-    if isinstance(getattr(flow, "write_paused", None), bool) and hasattr(flow, "drain"):
-        return UvicornSink(send, cast("_Flow", flow))
+    cycle = getattr(send, "__self__", None)
+    flow, transport = getattr(cycle, "flow", None), getattr(cycle, "transport", None)
+    if (
+        isinstance(getattr(flow, "write_paused", None), bool)
+        and hasattr(flow, "drain")
+        and isinstance(getattr(cycle, "disconnected", None), bool)
+        and hasattr(transport, "is_closing")
+    ):
+        return UvicornSink(send, cast("_Cycle", cycle))
+    _tell_of_probing(type(cycle).__qualname__ if cycle is not None else getattr(send, "__qualname__", "unknown"))
     return AsgiSink(send)
+
+
+@cache
+def _tell_of_probing(server: str) -> None:
+    """Once for each kind of server: a middleware that wraps `send`, or a new version of uvicorn, ends up here too."""
+    logger.warning("transport_unknown", send=server, reason="slow readers are found by probing, which costs more")
 
 
 async def serve(

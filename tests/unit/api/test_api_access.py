@@ -208,3 +208,27 @@ async def test_a_key_that_cannot_be_made_says_why(tmp_path: Path, body: object, 
         error = answer.json()["error"]
         assert (error["code"], error["field"], error["rule"]) == ("invalid_input", field, rule)
         assert (await client.get("/v1/keys")).json() == {"keys": []}
+
+
+async def test_a_body_that_is_too_large_does_not_tell_which_inbound_sources_there_are(tmp_path: Path) -> None:
+    source = {"kind": "github", "tenant": "acme", "secret": "hush"}
+    async with calling(tmp_path, inbound={"hub": source}) as callee, callee.http() as client:
+        answers = [await client.post(f"/v1/inbound/{name}", content=b"x" * (2**20 + 1)) for name in ("hub", "none")]
+        small = [await client.post(f"/v1/inbound/{name}", content=b"x") for name in ("hub", "none")]
+    assert [answer.status_code for answer in answers] == [413, 413]
+    assert answers[0].content == answers[1].content
+    assert [answer.status_code for answer in small] == [401, 401]
+
+
+@pytest.mark.parametrize("limit", ["²", "٣", "9" * 5000, "0", "201", "-1", "1 ", ""])
+async def test_a_limit_that_is_no_number_of_rows_is_422(tmp_path: Path, limit: str) -> None:
+    async with calling(tmp_path) as callee, callee.http(operator()) as client:
+        answer = await client.get("/v1/admin/mcp/outbound/deliveries", params={"limit": limit})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, "limit")
+
+
+async def test_a_declared_size_that_is_no_number_is_not_believed(tmp_path: Path) -> None:
+    async with calling(tmp_path) as callee, callee.http(operator()) as client:
+        for size in (b"\xb2", b"9" * 5000):
+            answer = await client.post("/v1/consent", content=b"[]", headers=[(b"content-length", size)])
+            assert answer.status_code == 422

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,84 @@ async def test_a_declared_schema_is_enforced_on_emit(tmp_path: Path, store: str)
     assert "much" not in error["message"]
     assert good.status_code == 201
     assert other.status_code == 201  # a declaration binds its own tenant
+
+
+LARGE = 2**20
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "limit"),
+    [
+        ("application/x-ndjson", b"\n" * (32 * LARGE - 1), "lines"),
+        ("application/x-ndjson", b"0\n" * (8 * LARGE), "batch"),
+        ("application/json", b'{"topic":"a","payload":{"a":[' + b"[]," * (4 * LARGE) + b"0]}}", "body_bytes"),
+        ("application/json", b" [" + b"0," * (2 * LARGE) + b"0]", "body_bytes"),
+        ("application/json", b'{"topic":"a","payload":{"a":[' + b"[]," * 100_000 + b"0]}}", "containers"),
+    ],
+)
+async def test_a_large_body_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, body: bytes, limit: str
+) -> None:
+    def decoded(data: bytes) -> Any:
+        raise RuntimeError(f"{len(data)} bytes were decoded")
+
+    monkeypatch.setattr("clarion.api.events.decode", decoded)
+    async with calling(tmp_path) as callee, callee.http(operator()) as client:
+        answer = await client.post("/v1/events", content=body, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["error"]["limit"]) == (413, limit)
+
+
+async def test_a_line_that_is_too_long_fails_alone(tmp_path: Path) -> None:
+    good = json.dumps(GOOD).encode()
+    body = b"\n".join([good, b'{"topic":"a","payload":{"a":"' + b"x" * LARGE + b'"}}', good])
+    async with calling(tmp_path) as callee, callee.http(operator()) as client:
+        answer = await client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
+    results = answer.json()["results"]
+    assert [result["status"] for result in results] == [201, 413, 201]
+    assert "line 2" in results[1]["error"]["message"]
+
+
+async def test_bodies_in_flight_share_a_budget_that_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clarion.api.events.MAX_BYTES_IN_FLIGHT", 1000)
+    reading, release = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Any:
+        yield b" " * 900
+        reading.set()
+        await release.wait()
+        yield json.dumps(GOOD).encode()
+
+    async with calling(tmp_path) as callee, callee.http(operator()) as client:
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(client.post("/v1/events", content=slow()))
+            await reading.wait()
+            refused = await client.post("/v1/events", content=b" " * 200)
+            release.set()
+        after = await client.post("/v1/events", json={**GOOD, "payload": {"a": "x" * 900}})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert (first.result().status_code, after.status_code) == (201, 201)
+
+
+async def test_a_body_that_stays_away_is_408(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clarion.api.http.BODY_SECONDS", 0.01)
+
+    async def half() -> Any:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with calling(tmp_path) as callee, callee.http(operator()) as client:
+        answer = await client.post("/v1/events", content=half())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (408, "request_timeout")
+    assert answer.headers["connection"] == "close"
+
+
+async def test_a_number_written_otherwise_is_other_content(tmp_path: Path) -> None:
+    async with calling(tmp_path) as callee, callee.http(operator()) as client:
+        answers = [
+            await client.post("/v1/events", content=b'{"topic":"a","event_id":"e","payload":{"n":' + number + b"}}")
+            for number in (b"1.0", b"1e0", b"1")
+        ]
+    assert [answer.status_code for answer in answers] == [201, 200, 409]

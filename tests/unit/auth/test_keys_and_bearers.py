@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from clarion.auth.keys import Authenticator, KeyService, check_tenant, mint, parse, require
+from clarion.auth.keys import MODULES, Authenticator, KeyService, check_tenant, mint, parse, require
 from clarion.errors import ClarionError, Forbidden, InvalidInput, NotFound, Unauthenticated
 from clarion.local import local_bearer, local_tenant
 from clarion.model import ApiKey, Role
 from clarion.stores.memory import open_memory
 from clarion.stores.protocols import Keys
 from clarion.testing.clock import FakeClock
+from clarion.testing.hubs import settle
 
 SECRET = "the secret of this run"
 
@@ -23,7 +24,10 @@ class Rig:
     def __init__(self, store: Keys | None = None) -> None:
         self.store = store or open_memory().keys
         self.authenticator = Authenticator(self.store, lambda token: local_tenant(SECRET, token))
-        self.keys = KeyService(self.store, self.authenticator, FakeClock(), random.Random(1).randbytes)
+        self.ended: list[str] = []
+        self.keys = KeyService(
+            self.store, self.authenticator, FakeClock(), random.Random(1).randbytes, self.ended.append
+        )
 
     async def refused(self, token: str) -> str:
         """The message that a bearer is refused with."""
@@ -77,7 +81,7 @@ def test_keys_use_the_whole_alphabet_evenly() -> None:
 
 async def test_a_key_lets_its_principal_in_with_its_role() -> None:
     rig = Rig()
-    key, record = await rig.keys.create("acme", "admin", subject="alice", modules=["admin", "admin"])
+    key, record = await rig.keys.create("acme", "admin", subject="alice", modules=["admin", "admin"], grantable=MODULES)
     for _ in range(2):  # from the store, then from memory
         found = await rig.authenticator.authenticate(key)
         assert (found.tenant, found.subject, found.role, found.modules) == ("acme", "alice", Role.ADMIN, ("admin",))
@@ -160,6 +164,60 @@ async def test_a_read_that_a_revocation_overtook_lets_nobody_in() -> None:
     with pytest.raises(Unauthenticated):
         await entering
     await rig.refused(key)
+
+
+async def test_revoking_ends_the_streams_of_the_key_alone() -> None:
+    rig = Rig()
+    _, record = await rig.keys.create("acme", "subscriber")
+    with pytest.raises(NotFound):
+        await rig.keys.revoke("other", record.key_id)
+    assert rig.ended == []
+    await rig.keys.revoke("acme", record.key_id)
+    assert rig.ended == [record.key_id]
+
+
+async def test_a_revocation_whose_caller_left_holds_all_the_same() -> None:
+    memory = open_memory().keys
+    asked, free = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        """Revokes, and answers when the test lets it."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(memory, name)
+
+        async def revoke(self, tenant: str, key_id: str, at: int) -> ApiKey | None:
+            revoked = await memory.revoke(tenant, key_id, at)
+            asked.set()
+            await free.wait()
+            return revoked
+
+    rig = Rig(Slow())
+    key, record = await rig.keys.create("acme", "subscriber")
+    await rig.authenticator.authenticate(key)
+    revoking = asyncio.create_task(rig.keys.revoke("acme", record.key_id))
+    await asked.wait()
+    revoking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await revoking
+    free.set()
+    await settle()
+    await rig.refused(key)
+    assert rig.ended == [record.key_id]
+
+
+async def test_a_key_grants_only_modules_that_its_maker_has() -> None:
+    rig = Rig()
+    with pytest.raises(Forbidden, match="admin"):
+        await rig.keys.create("acme", "admin", modules=["admin"])
+    assert await rig.keys.of_tenant("acme") == []
+    _, weak = await rig.keys.create("acme", "admin")
+    with pytest.raises(Forbidden):
+        await rig.keys.create("acme", "admin", modules=["admin"], grantable=weak.modules)
+    operator = await rig.authenticator.authenticate(local_bearer(SECRET, "acme"))
+    _, strong = await rig.keys.create("acme", "admin", modules=["admin"], grantable=operator.modules)
+    _, another = await rig.keys.create("acme", "admin", modules=["admin"], grantable=strong.modules)
+    assert another.modules == ("admin",)
 
 
 async def test_another_tenants_key_is_not_found() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -89,6 +90,22 @@ async def test_a_subscription_is_made_listed_and_ended_through_the_sdk():
         assert {row["category"] for row in await client.list_topics("crm")} == {"crm"}
 
 
+async def test_what_the_server_says_beside_a_result_is_in_its_notes():
+    async with (
+        server() as (transport, operator),
+        PushClient(URL, operator, client_id="c", transport=transport) as client,
+    ):
+        assert (await client.subscribe(["deal.won"])).notes == ()
+        (note,) = (await client.subscribe(["dael.won"])).notes
+        assert "no known topic matches dael.won" in note
+
+
+async def test_a_single_text_for_topics_is_a_mistake_that_is_told():
+    async with PushClient(URL, "k", client_id="c") as client:
+        with pytest.raises(TypeError, match=r"\['deal\.won'\]"):
+            await client.subscribe("deal.won")
+
+
 async def test_a_refused_tool_call_tells_the_servers_advice_alone():
     async with (
         server() as (transport, operator),
@@ -123,6 +140,39 @@ async def test_a_server_that_is_not_there_is_unreachable():
     async with PushClient(URL, "k", client_id="c", transport=httpx2.MockTransport(refuse)) as client:
         with pytest.raises(ServerUnreachable):
             await client.subscribe(["a.b"])
+
+
+async def test_tls_against_a_server_without_it_is_told():
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(16)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as plain:
+        port = plain.sockets[0].getsockname()[1]
+        async with ApiClient(f"https://127.0.0.1:{port}", "k") as api:
+            with pytest.raises(ServerUnreachable, match="does not speak TLS; try http://"):
+                await api.topics()
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/mcp/push/sse", "/"])
+async def test_the_address_of_an_endpoint_means_its_server(path: str):
+    asked: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.path)
+        return httpx2.Response(200, json={"topics": []})
+
+    async with ApiClient(URL + path, "k", transport=httpx2.MockTransport(answer)) as api:
+        await api.topics()
+    assert asked == ["/v1/topics"]
+
+
+async def test_a_path_that_leads_nowhere_is_told_as_such():
+    async with server() as (transport, operator), ApiClient(f"{URL}/x", operator, transport=transport) as api:
+        with pytest.raises(UnexpectedAnswer, match="is its path right"):
+            await api.topics()
 
 
 async def test_retry_after_of_a_503_is_kept():
@@ -162,7 +212,7 @@ async def test_a_redirect_does_not_take_the_key_along():
     assert asked == ["http://good.example/v1/events"]
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8787", "ftp://x", "http://", "/v1"])
+@pytest.mark.parametrize("url", ["", "localhost:8787", "ftp://x", "http://", "/v1", "http://x/?a=1", "http://x/#a"])
 def test_what_is_no_server_url_is_refused(url: str):
     with pytest.raises(InvalidInput):
         ApiClient(url, "k")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clarion.client import EventFrame, Frame, HeartbeatFrame, LagFrame, MalformedFrame, OpenFrame, parse_frame
 from clarion.hub.protocols import Opening
 from clarion.hub.ring import Parcel
-from clarion.model import Event, Position, Subscription
+from clarion.model import Event, Position, Subscription, Truncation
 from clarion.wires.pact import PactFraming
 
 POSITION = Position("0123abcd", 7)
@@ -27,12 +27,13 @@ def notification(method: str, params: object) -> str:
 
 
 def test_an_opening_tells_cursor_subscriptions_and_truncation():
-    opening = Opening("c-1", (SUBSCRIPTION,), POSITION, True)
+    opening = Opening("c-1", (SUBSCRIPTION,), POSITION, Truncation.RETENTION)
 
     frame = parse_frame(data_of(PactFraming().opened(opening)), "0123abcd-7")
 
     assert isinstance(frame, OpenFrame)
     assert (frame.cursor, frame.truncated, frame.id) == (7, True, "0123abcd-7")
+    assert frame.truncated_reason == "retention"
     assert [found["subscription_id"] for found in frame.subscriptions] == ["s-1"]
 
 

@@ -40,11 +40,11 @@ class FailingLog(Around):
     failing = False
     tails = 0
 
-    async def tail(self, after_offset: int, *, limit: int) -> Sequence[Stored]:
+    async def tail(self, after_offset: int, **bounds: Any) -> Sequence[Stored]:
         self.tails += 1
         if self.failing:
             raise StoreUnavailable("the disk is away")
-        return await self._inner.tail(after_offset, limit=limit)  # type: ignore[no-any-return]
+        return await self._inner.tail(after_offset, **bounds)  # type: ignore[no-any-return]
 
 
 class StuckAudit(Around):

@@ -1,5 +1,6 @@
 """emit: every limit and error, idempotency, order, and nothing stored when it fails."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -348,3 +349,36 @@ async def test_a_year_ahead_is_a_unit_mistaken_for_another() -> None:
         await rig.emit(occurred_at=rig.clock.now() + 300 * 86_400 * MICROSECONDS)
         with pytest.raises(InvalidEvent):
             await rig.emit(occurred_at=rig.clock.now() + 400 * 86_400 * MICROSECONDS)
+
+
+async def test_a_retry_after_the_expiry_is_a_duplicate_and_a_late_event_with_an_id_is_stored() -> None:
+    async with opened_hub() as rig:
+        event = Emission("deal.won", {}, event_id="e1", expires_at=rig.clock.now() + 1)
+        first = await rig.emitter.emit(PUBLISHER, event)
+        await rig.clock.advance(1)
+        again = await rig.emitter.emit(PUBLISHER, event)
+        assert (again.duplicate, again.position) == (True, first.position)
+        late = await rig.emitter.emit(PUBLISHER, replace(event, event_id="e2"))
+        assert late.duplicate is False
+
+
+async def test_an_emit_of_large_events_gives_others_a_turn() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with opened_hub() as rig:
+        task = asyncio.create_task(other())
+        await asyncio.sleep(0)
+        before = turns
+        checked = asyncio.create_task(
+            rig.emitter.emit_many(PUBLISHER, [Emission("deal.won", payload_of(200_000))] * 20)
+        )
+        outcomes = await checked
+        task.cancel()
+    assert all(isinstance(outcome, Receipt) for outcome in outcomes)
+    assert turns - before >= 10

@@ -33,6 +33,7 @@ def refusal(data: Any) -> str:
         ({**GITHUB, "template": {"subjects": "{a}"}}, "template.subjects: "),
         ({**GITHUB, "name": "a/b"}, "name: use 1 to 64 characters"),
         ({**GITHUB, "name": "a\n"}, "name: "),
+        ({**GITHUB, "name": "api"}, "name: api is the source of what publishers emit; choose another"),
         ({**GITHUB, "tenant": ""}, "tenant: "),
         ({"kind": "github", "name": "hub", "secret": "hush-hush"}, "tenant: is required"),
         ({"kind": "github", "name": "hub", "tenant": "acme"}, "a secret is needed"),

@@ -6,7 +6,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from clarion.errors import ClarionError, InvalidInput
 from clarion.sources.inbound.template import Template, check_path
@@ -22,6 +31,9 @@ __all__ = [
     "TopicText",
     "secrets_of",
 ]
+
+DEFAULT_SOURCE = "api"
+"""The source of events that publishers emit (see `clarion.sources.emit`)."""
 
 Environment: TypeAlias = Mapping[str, str]
 """Environment variables, injected."""
@@ -88,6 +100,13 @@ class SourceConfiguration(BaseModel):
         default=(), description="Names of environment variables that hold signing secrets."
     )
     template: EnvelopeTemplate = EnvelopeTemplate()
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name == DEFAULT_SOURCE:  # events would share their ids with those of publishers
+            raise ValueError(f"{name} is the source of what publishers emit; choose another name")
+        return name
 
     @model_validator(mode="after")
     def _has_secret(self) -> SourceConfiguration:

@@ -29,9 +29,6 @@ _KNOWN = ManyRows(_SQL["known_events"], 3)
 _TRIM_ROWS = 1_000
 """Events that one transaction deletes, so that a long trim does not hold up emits."""
 
-_ROW_BYTES = 300
-"""What a row and its index entries are reckoned to take beside the payload, when trimming by size."""
-
 _Answer = Appended | ConflictingEvent
 
 
@@ -214,22 +211,32 @@ class Appends:
         """Delete the oldest events that `retention` does not keep, up to a bound."""
         excess = 0
         if retention.max_bytes is not None:
-            excess = connection.execute(_SQL["used_bytes"]).fetchone()[0] - retention.max_bytes
+            excess = connection.execute(_SQL["event_bytes"]).fetchone()[0] - retention.max_bytes
         oldest = connection.execute(_SQL["oldest"], (_TRIM_ROWS,)).fetchall()
-        count = upto = 0
+        count = upto = believed = 0
         floors: dict[str, int] = {}
         for offset, name, seq, recorded_at, size in oldest:
-            expired = retention.keep_after is not None and recorded_at < retention.keep_after
+            if retention.now is None or recorded_at <= retention.now:
+                since = recorded_at
+            elif offset > believed:
+                believed, since = self._believable(connection, offset, retention.now, recorded_at)
+            expired = retention.keep_after is not None and since < retention.keep_after
             if not expired and excess <= 0:
                 break
-            excess -= size + _ROW_BYTES
+            excess -= size
             floors[name] = seq
             upto = offset
             count += 1
         if count:
             self._delete(connection, upto, floors)
-        again = count == _TRIM_ROWS or (retention.max_bytes is not None and count > 0)
+        again = count == _TRIM_ROWS
         return Trimmed(count, upto, {name: self._bounds(connection, name) for name in floors}, again)
+
+    def _believable(self, connection: sqlite3.Connection, offset: int, now: int, moment: int) -> tuple[int, int]:
+        """Offset and moment of the first event from `offset` on that was not recorded later than `now`; the end and
+        `moment` when there is none."""
+        found: tuple[int, int] | None = connection.execute(_SQL["next_recorded_by"], (offset, now)).fetchone()
+        return found or (self._current_end(connection), moment)
 
     def _delete(self, connection: sqlite3.Connection, upto: int, floors: dict[str, int]) -> None:
         for name, floor in floors.items():

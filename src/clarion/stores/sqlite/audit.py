@@ -44,8 +44,6 @@ _RETRY_FIRST, _RETRY_MOST = 0.1, 5.0
 _TRIM_ROWS = 1_000
 """Packed rows that one transaction deletes."""
 
-_FAR_FUTURE = 2**63 - 1
-
 
 class _Batch:
     """Records with a number, and how many deliveries they stand for."""
@@ -117,10 +115,8 @@ class SqliteAudit:
         mine = (record for record in unwritten if record.tenant == tenant)
         return _sum((written[""], *(_counts(one.outcome, len(one.subscription_ids), one.at) for one in mine)))
 
-    async def rows(
-        self, tenant: str, *, subscription_id: str | None = None, limit: int, before: int | None = None
-    ) -> list[DeliveryRow]:
-        parameters = (tenant, _FAR_FUTURE if before is None else before, subscription_id, limit)
+    async def rows(self, tenant: str, *, subscription_id: str | None = None, limit: int) -> list[DeliveryRow]:
+        parameters = (tenant, subscription_id, limit)
         return await self._readers.run(partial(_read_rows, parameters=parameters))
 
     async def trim(self, keep_after: int) -> int:
@@ -254,7 +250,7 @@ def _read_totals(connection: sqlite3.Connection, tenant: str) -> tuple[int, dict
         return _last_batch(connection), {"": Counters(*row)}
 
 
-def _read_rows(connection: sqlite3.Connection, parameters: tuple[str, int, str | None, int]) -> list[DeliveryRow]:
+def _read_rows(connection: sqlite3.Connection, parameters: tuple[str, str | None, int]) -> list[DeliveryRow]:
     return [DeliveryRow(*row) for row in connection.execute(_SQL["rows"], parameters).fetchall()]
 
 

@@ -49,6 +49,8 @@ def _append(connection: sqlite3.Connection, entry: ConsentEntry) -> ConsentEntry
         case ConsentState.RELEASED:
             connection.execute(_SQL["release"], (tenant, subject))
         case state:
+            if entry.purpose is None and state is ConsentState.WITHDRAWN:
+                connection.execute(_SQL["withdraw_all"], (tenant, subject, seq))
             line = (tenant, subject, entry.purpose, state.value, seq, entry.expires_at)
             connection.execute(_SQL["put_state"], line)
     return placed

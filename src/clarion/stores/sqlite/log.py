@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from clarion.encoding import decode
 from clarion.ids import Randomness
 from clarion.model import Bounds, Draft, Event
 from clarion.stores.protocols import Appended, ConflictingEvent, Detach, Page, Retention, Stored
@@ -16,7 +17,7 @@ from clarion.stores.sqlite.readers import Readers, snapshot
 from clarion.stores.sqlite.rows import stored_events
 from clarion.stores.sqlite.statements import queries
 from clarion.stores.sqlite.writer import Job, Writer
-from clarion.stores.window import Window
+from clarion.stores.window import Window, fitting
 
 __all__ = ["SqliteLog"]
 
@@ -65,24 +66,27 @@ class SqliteLog:
             return known
         return self._learn(tenant, await self._readers.run(partial(_read_bounds, tenant=tenant)))
 
-    async def read(self, tenant: str, after: int, *, upto: int | None = None, limit: int) -> Page:
+    async def read(
+        self, tenant: str, after: int, *, upto: int | None = None, limit: int, max_bytes: int | None = None
+    ) -> Page:
         bounds = self._bounds.get(tenant)
         if bounds is not None:
             first, last = max(after, bounds.floor), bounds.head if upto is None else min(upto, bounds.head)
             if first >= last or limit <= 0:
                 return Page((), bounds)
-            held = self._window.read(tenant, first, last, limit)
+            held = self._window.read(tenant, first, last, limit, max_bytes)
             if held is not None:
                 return Page(held, bounds)
-        page = await self._readers.run(partial(_read_page, tenant=tenant, after=after, upto=upto, limit=limit))
+        work = partial(_read_page, tenant=tenant, after=after, upto=upto, limit=limit, max_bytes=max_bytes)
+        page = await self._readers.run(work)
         self._learn(tenant, page.bounds)
         return page
 
-    async def tail(self, after_offset: int, *, limit: int) -> Sequence[Stored]:
-        held = self._window.tail(after_offset, limit)
+    async def tail(self, after_offset: int, *, limit: int, max_bytes: int | None = None) -> Sequence[Stored]:
+        held = self._window.tail(after_offset, limit, max_bytes)
         if held is not None:
             return held
-        return await self._readers.run(partial(_read_tail, after=after_offset, limit=limit))
+        return await self._readers.run(partial(_read_tail, after=after_offset, limit=limit, max_bytes=max_bytes))
 
     async def end(self) -> int:
         return self._window.end
@@ -91,7 +95,8 @@ class SqliteLog:
         """In transactions of a bounded size, so that appends go on meanwhile.
 
         The oldest event that must be kept ends a trim by age, also when a clock that went back left older ones after
-        it: floors are a single position, and an event is never deleted before its time.
+        it: floors are a single position, and an event is never deleted before its time. The database is larger than
+        its events: indexes, pages that are partly full, and all else that it holds.
         """
         count = 0
         more = True
@@ -177,12 +182,17 @@ def _bounds_of(connection: sqlite3.Connection, tenant: str) -> Bounds:
     return Bounds(epoch, *row[1:]) if row is not None else Bounds(epoch, 0, 0, 0)
 
 
-def _read_page(connection: sqlite3.Connection, tenant: str, after: int, upto: int | None, limit: int) -> Page:
+def _read_page(
+    connection: sqlite3.Connection, tenant: str, after: int, upto: int | None, limit: int, max_bytes: int | None
+) -> Page:
     with snapshot(connection):
         bounds = _bounds_of(connection, tenant)
         last = bounds.head if upto is None else min(upto, bounds.head)
         events: list[Event] = []
         seq = max(after, bounds.floor)
+        if max_bytes is not None:
+            sizes = decode(connection.execute(_SQL["read_sizes"], (tenant, seq, last, limit)).fetchone()[0])
+            limit = fitting(sizes, max_bytes)
         while len(events) < limit and seq < last:
             wanted = min(_READ_ROWS, limit - len(events))
             packed = connection.execute(_SQL["read"], (tenant, seq, last, wanted)).fetchone()[0]
@@ -191,16 +201,20 @@ def _read_page(connection: sqlite3.Connection, tenant: str, after: int, upto: in
     return Page(events, bounds)
 
 
-def _read_tail(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
+def _read_tail(connection: sqlite3.Connection, after: int, limit: int, max_bytes: int | None) -> list[Stored]:
     stored: list[Stored] = []
-    while len(stored) < limit:
-        wanted = min(_READ_ROWS, limit - len(stored))
-        packed = connection.execute(_SQL["tail"], (after, wanted)).fetchone()[0]
-        found = stored_events(packed)
-        stored.extend(found)
-        if len(found) < wanted:
-            break
-        after = found[-1].offset
+    with snapshot(connection):
+        if max_bytes is not None:
+            sizes = decode(connection.execute(_SQL["tail_sizes"], (after, limit)).fetchone()[0])
+            limit = fitting(sizes, max_bytes)
+        while len(stored) < limit:
+            wanted = min(_READ_ROWS, limit - len(stored))
+            packed = connection.execute(_SQL["tail"], (after, wanted)).fetchone()[0]
+            found = stored_events(packed)
+            stored.extend(found)
+            if len(found) < wanted:
+                break
+            after = found[-1].offset
     return stored
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from clarion.encoding import decode, encode
-from clarion.errors import LimitExceeded
 from clarion.model import Subscription
 from clarion.stores.identity import identity_of
+from clarion.stores.protocols import SubscriptionLimits
 from clarion.stores.sqlite.readers import Readers
 from clarion.stores.sqlite.statements import queries
 from clarion.stores.sqlite.writer import Job, Writer
@@ -24,14 +25,17 @@ class SqliteSubscriptions:
         self._writer = writer
         self._readers = readers
 
-    async def put(self, wanted: Subscription, *, limit: int) -> tuple[Subscription, bool]:
-        return await self._writer.submit(Job(partial(_put, wanted=wanted, limit=limit)))
+    async def put(self, wanted: Subscription, *, limits: SubscriptionLimits) -> tuple[Subscription, bool]:
+        return await self._writer.submit(Job(partial(_put, wanted=wanted, limits=limits)))
 
     async def get(self, tenant: str, subject: str, subscription_id: str) -> Subscription | None:
         return await self._readers.run(partial(_get, key=(tenant, subject, subscription_id)))
 
-    async def delete(self, tenant: str, subject: str, subscription_id: str, at: int) -> Subscription | None:
-        return await self._writer.submit(Job(partial(_delete, key=(tenant, subject, subscription_id), at=at)))
+    async def delete(
+        self, tenant: str, subject: str, subscription_id: str, at: int, *, limits: SubscriptionLimits
+    ) -> Subscription | None:
+        key = (tenant, subject, subscription_id)
+        return await self._writer.submit(Job(partial(_delete, key=key, at=at, limits=limits)))
 
     async def of_client(
         self, tenant: str, subject: str, client_id: str, *, include_deleted: bool = False
@@ -50,13 +54,15 @@ class SqliteSubscriptions:
         return active, every - active
 
 
-def _put(connection: sqlite3.Connection, wanted: Subscription, limit: int) -> tuple[Subscription, bool]:
+def _put(connection: sqlite3.Connection, wanted: Subscription, limits: SubscriptionLimits) -> tuple[Subscription, bool]:
     identity = identity_of(wanted)
     found = connection.execute(_SQL["by_identity"], (identity,)).fetchone()
     row = _subscription(found) if found is not None else None
     activated = row is None or not row.active
-    if activated and connection.execute(_SQL["active_upto"], (wanted.tenant, limit)).fetchone()[0] >= limit:
-        raise LimitExceeded(f"The tenant has {limit} active subscriptions, which is its limit.")
+    if activated:
+        client = (wanted.tenant, wanted.subject, wanted.client_id)
+        active = connection.execute(_SQL["active_upto"], (*client, limits.per_tenant, limits.per_client)).fetchone()
+        limits.check(*active)
     if row is None:
         values = (
             wanted.id,
@@ -84,11 +90,16 @@ def _get(connection: sqlite3.Connection, key: tuple[str, str, str]) -> Subscript
     return _subscription(found) if found is not None else None
 
 
-def _delete(connection: sqlite3.Connection, key: tuple[str, str, str], at: int) -> Subscription | None:
+def _delete(
+    connection: sqlite3.Connection, key: tuple[str, str, str], at: int, limits: SubscriptionLimits
+) -> Subscription | None:
     row = _get(connection, key)
     if row is not None and row.active:
+        row = replace(row, updated_at=at, deleted_at=at)
         connection.execute(_SQL["update"], (row.id, row.label, row.purpose, at, at))
-        row = _get(connection, key)
+        client = (row.tenant, row.subject, row.client_id)
+        connection.execute(_SQL["purge_client"], (*client, limits.deleted_per_client))
+        connection.execute(_SQL["purge_tenant"], (row.tenant, limits.deleted_per_tenant))
     return row
 
 

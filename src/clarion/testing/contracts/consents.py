@@ -49,10 +49,22 @@ class ConsentsContract:
                     "": PurposeConsent(_WITHDRAWN, seqs[4]),
                 },
             )
-            renewed = await backend.consents.append(consent("p1", _WITHDRAWN))
-            now = await backend.consents.states("acme", ["p1"])
-            assert now["p1"].purposes[None] == PurposeConsent(_WITHDRAWN, renewed.seq)
-            assert now["p1"].purposes["marketing"] == PurposeConsent(_GRANTED, seqs[1], 99)
+
+    async def test_a_withdrawal_of_everything_stands_under_every_purpose_named_before_it(self) -> None:
+        async with self.open() as backend:
+            append = backend.consents.append
+            for subject in ("p1", "p2"):
+                await append(consent(subject, _GRANTED, purpose="marketing", expires_at=99))
+            await append(consent("p1", _GRANTED, purpose=""))
+            await append(consent("p1", _GRANTED))
+            gone = PurposeConsent(_WITHDRAWN, (await append(consent("p1", _WITHDRAWN))).seq)
+            states = await backend.consents.states("acme", ["p1", "p2"])
+            assert states["p1"].purposes == {None: gone, "": gone, "marketing": gone}
+            assert states["p2"].purposes["marketing"].state is _GRANTED
+            general = PurposeConsent(_GRANTED, (await append(consent("p1", _GRANTED))).seq)
+            again = PurposeConsent(_GRANTED, (await append(consent("p1", _GRANTED, purpose="marketing"))).seq)
+            now = (await backend.consents.states("acme", ["p1"]))["p1"].purposes
+            assert now == {None: general, "": gone, "marketing": again}
 
     async def test_suppression_stands_beside_the_purposes_until_released(self) -> None:
         async with self.open() as backend:

@@ -11,12 +11,14 @@ from clarion.stores.protocols import Appended, Retention
 from clarion.testing.contracts.examples import (
     FULL,
     Opening,
+    at_most,
     consent,
     delivery,
     draft,
     drafts,
     fields_of,
     key,
+    sized,
     subscription,
     topic,
 )
@@ -79,6 +81,23 @@ class DurableContract:
                     seqs.extend(event.seq for event in page.events)
                 assert seqs == list(range(1, 5001))
 
+    async def test_the_bytes_of_what_was_written_before_bound_a_read_and_a_tail(self) -> None:
+        with self.lasting() as reopen:
+            async with reopen() as backend:
+                some = (500, 300, 300, 5000, 100, 100)
+                sizes = [*some, *[100] * 600]
+                await backend.log.append([draft(f"e{n}", payload_json=sized(size)) for n, size in enumerate(sizes)])
+            async with reopen() as backend:
+                wanted = {800: [1, 2], 799: [1], 1100: [1, 2, 3], 1: [1], 6300: [*range(1, 7)], 10**9: [*range(1, 607)]}
+                for most, seqs in wanted.items():
+                    page = await backend.log.read("acme", 0, limit=999, max_bytes=most)
+                    assert [event.seq for event in page.events] == seqs
+                    assert page.bounds.head == 606
+                    tail = await backend.log.tail(0, limit=999, max_bytes=most)
+                    assert [one.event.seq for one in tail] == seqs
+                page = await backend.log.read("acme", 3, upto=4, limit=2, max_bytes=1)
+                assert [event.seq for event in page.events] == [4]
+
     async def test_positions_never_restart_after_everything_was_trimmed(self) -> None:
         with self.lasting() as reopen:
             async with reopen() as backend:
@@ -105,13 +124,13 @@ class DurableContract:
     async def test_subscriptions_keys_consents_and_topics_last(self) -> None:
         with self.lasting() as reopen:
             async with reopen() as backend:
-                await backend.subscriptions.put(subscription("s1"), limit=1)
-                await backend.subscriptions.delete("acme", "alice", "s1", 40)
+                await backend.subscriptions.put(subscription("s1"), limits=at_most(1))
+                await backend.subscriptions.delete("acme", "alice", "s1", 40, limits=at_most(9))
                 await backend.keys.add(key("k1"))
                 line = await backend.consents.append(consent("p1", ConsentState.WITHDRAWN))
                 await backend.topics.put("acme", topic("a"), limit=1)
             async with reopen() as backend:
-                row, activated = await backend.subscriptions.put(subscription("s2"), limit=1)
+                row, activated = await backend.subscriptions.put(subscription("s2"), limits=at_most(1))
                 assert (row.id, activated) == ("s1", True)
                 assert await backend.keys.find("k1") == key("k1")
                 assert await backend.consents.history("acme", "p1", limit=9) == [line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from clarion.encoding import digest, encode
@@ -18,17 +19,19 @@ from clarion.model import (
     Subscription,
     TopicDeclaration,
 )
-from clarion.stores.protocols import Backend
+from clarion.stores.protocols import Backend, SubscriptionLimits
 
 __all__ = [
     "FULL",
     "Opening",
+    "at_most",
     "consent",
     "delivery",
     "draft",
     "drafts",
     "fields_of",
     "key",
+    "sized",
     "subscription",
     "topic",
 ]
@@ -51,6 +54,11 @@ def draft(event_id: str, *, payload: dict[str, Any] | None = None, **changes: An
         "occurred_at": 900_000,
     }
     return Draft(**(fields | changes))
+
+
+def sized(size: int) -> bytes:
+    """A payload of so many bytes."""
+    return b'{"x":"' + b"x" * (size - 8) + b'"}'
 
 
 FULL = draft(
@@ -101,6 +109,11 @@ def subscription(name: str, **changes: Any) -> Subscription:
         "updated_at": 10,
     }
     return Subscription(**(fields | changes))
+
+
+def at_most(per_tenant: int, **changes: int) -> SubscriptionLimits:
+    """Limits of which only that of the tenant is in the way."""
+    return replace(SubscriptionLimits(per_tenant), **changes)
 
 
 def delivery(seq: int, *subscription_ids: str, **changes: Any) -> DeliveryRecord:

@@ -10,7 +10,7 @@ import pytest
 from clarion.errors import StoreUnavailable
 from clarion.model import Event
 from clarion.stores.protocols import Appended, ConflictingEvent, EventLog, Retention
-from clarion.testing.contracts.examples import FULL, Opening, draft, drafts, fields_of
+from clarion.testing.contracts.examples import FULL, Opening, at_most, draft, drafts, fields_of, sized, subscription
 
 __all__ = ["EventLogContract"]
 
@@ -151,6 +151,22 @@ class EventLogContract:
             assert await _seqs(log, 11, limit=9) == []
             assert (await log.read("acme", 4, upto=7, limit=1)).bounds == await log.bounds("acme")
 
+    async def test_read_and_tail_end_before_the_payloads_exceed_the_bytes_and_never_before_the_first(self) -> None:
+        async with self.open() as backend:
+            log = backend.log
+            sizes = (500, 300, 300, 5000, 100, 100)
+            await log.append([draft(f"e{at}", payload_json=sized(size)) for at, size in enumerate(sizes)])
+            for most, wanted in ((800, [1, 2]), (799, [1]), (1100, [1, 2, 3]), (1, [1]), (10**9, [1, 2, 3, 4, 5, 6])):
+                assert await _seqs(log, 0, limit=99, max_bytes=most) == wanted
+                assert [one.event.seq for one in await log.tail(0, limit=99, max_bytes=most)] == wanted
+            assert await _seqs(log, 3, limit=99, max_bytes=800) == [4]
+            assert await _seqs(log, 4, limit=99, max_bytes=800) == [5, 6]
+            assert await _seqs(log, 4, limit=1, max_bytes=800) == [5]
+            assert await _seqs(log, 1, upto=2, limit=99, max_bytes=800) == [2]
+            page = await log.read("acme", 6, limit=99, max_bytes=800)
+            assert (list(page.events), page.bounds.head) == ([], 6)
+            assert list(await log.tail(await log.end(), limit=99, max_bytes=800)) == []
+
     async def test_read_and_bounds_see_one_tenant_only(self) -> None:
         async with self.open() as backend:
             both = [draft(f"e{n}", tenant=tenant) for n in range(6) for tenant in ("acme", "globex")]
@@ -256,6 +272,42 @@ class EventLogContract:
             await backend.log.append([draft(f"e{n}", recorded_at=at) for n, at in enumerate((1, 9, 2, 9))])
             assert await backend.log.trim(Retention(keep_after=5)) == 1
             assert await _seqs(backend.log, 0, limit=9) == [2, 3, 4]
+
+    async def test_events_of_a_clock_that_ran_ahead_keep_nothing_behind_them_alive(self) -> None:
+        async with self.open() as backend:
+            moments = (1, 900, 2, 800, 900, 4, 700, 8, 600)
+            await backend.log.append([draft(f"e{n}", recorded_at=at) for n, at in enumerate(moments)])
+            assert await backend.log.trim(Retention(keep_after=3, now=10)) == 3
+            assert await backend.log.trim(Retention(keep_after=5, now=3)) == 0  # nothing that could be believed
+            assert await backend.log.trim(Retention(keep_after=5, now=10)) == 3
+            assert await _seqs(backend.log, 0, limit=9) == [7, 8, 9]
+            assert await backend.log.trim(Retention(keep_after=9, now=10)) == 2  # 700 is as old as 8; 600 is the newest
+            assert await backend.log.trim(Retention(keep_after=9, now=10)) == 0
+            assert await backend.log.trim(Retention(keep_after=601, now=10_000)) == 1
+
+    async def test_trim_by_size_keeps_the_newest_that_fit(self) -> None:
+        async with self.open() as backend:
+            await backend.log.append(
+                drafts(40, attributes={"note": "x" * 4000}, payload_json=b'{"x":"%s"}' % (b"x" * 6000))
+            )
+            gone = await backend.log.trim(Retention(max_bytes=120_000))
+            assert 20 <= gone <= 36
+            assert await _seqs(backend.log, 0, limit=99) == list(range(gone + 1, 41))
+            assert await backend.log.trim(Retention(max_bytes=120_000)) == 0
+
+    async def test_what_is_no_event_does_not_count_for_retention_by_size(self) -> None:
+        async with self.open() as backend:
+            await backend.log.append(drafts(10))
+            calls = (
+                backend.subscriptions.put(
+                    subscription(f"s{n}", tenant="evil", client_id=f"c{n}", filter={"x": "y" * 7000}),
+                    limits=at_most(300),
+                )
+                for n in range(300)
+            )
+            await asyncio.gather(*calls)
+            assert await backend.log.trim(Retention(max_bytes=1_000_000)) == 0
+            assert await _seqs(backend.log, 0, limit=99) == list(range(1, 11))
 
     async def test_trim_of_thousands_takes_them_all_while_appends_go_on(self) -> None:
         async with self.open() as backend:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 from clarion.encoding import encode
 from clarion.errors import InvalidInput, MissingParameter
 from clarion.hub.hub import Hub
-from clarion.hub.protocols import Opening, Viewer
+from clarion.hub.protocols import Opening, Overflow, Viewer
 from clarion.hub.ring import Parcel
 from clarion.hub.services import check_name
 from clarion.ids import parse_cursor
@@ -68,6 +68,7 @@ class PactFraming:
     """Frames of the side channel. Everything after the subscription's id is shared by all connections."""
 
     name = WIRE
+    overflow = Overflow.DROP_OLDEST
 
     def opened(self, opening: Opening) -> bytes:
         params = {

@@ -33,9 +33,9 @@ FROM subscription_counters WHERE tenant = ?1
 -- name: rows
 SELECT packed.seq, packed.event_id, packed.topic, packed.wire, packed.outcome, packed.at, each.value
 FROM packed_deliveries AS packed CROSS JOIN json_each(packed.subscription_ids) AS each
-WHERE packed.tenant = ?1 AND packed.at < ?2 AND (?3 IS NULL OR each.value = ?3)
+WHERE packed.tenant = ?1 AND (?2 IS NULL OR each.value = ?2)
 ORDER BY packed.at DESC, packed.id DESC, each.key
-LIMIT ?4
+LIMIT ?3
 
 -- name: trim
 DELETE FROM packed_deliveries WHERE id IN (

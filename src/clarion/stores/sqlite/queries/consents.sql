@@ -18,6 +18,9 @@ INSERT INTO consent_states (tenant, subject, purpose, state, seq, expires_at) VA
 ON CONFLICT (tenant, subject, coalesce('=' || purpose, ''))
 DO UPDATE SET state = excluded.state, seq = excluded.seq, expires_at = excluded.expires_at
 
+-- name: withdraw_all
+UPDATE consent_states SET state = 'withdrawn', seq = ?3, expires_at = NULL WHERE tenant = ?1 AND subject = ?2
+
 -- name: states
 SELECT states.subject, states.purpose, states.state, states.seq, states.expires_at
 FROM json_each(?2) AS wanted CROSS JOIN consent_states AS states

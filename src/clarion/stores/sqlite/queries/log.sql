@@ -43,7 +43,10 @@ SELECT json_group_array(json_array(
     json(attributes), json(subjects), expires_at, offset
 ))
 FROM (
-    SELECT events.*, tenants.name
+    SELECT
+        name, seq, event_id, source, topic, category, payload, recorded_at, occurred_at, origin, aggregate_type,
+        aggregate_id, actor_id, correlation_id, causation_id, audience, priority, key, attributes, subjects, expires_at,
+        offset
     FROM events CROSS JOIN tenants ON tenants.id = events.tenant
     WHERE offset > ?1 ORDER BY offset LIMIT ?2
 )
@@ -55,13 +58,29 @@ SELECT json_group_array(json_array(
     json(attributes), json(subjects), expires_at, offset
 ))
 FROM (
-    SELECT events.*, tenants.name
+    SELECT
+        name, seq, event_id, source, topic, category, payload, recorded_at, occurred_at, origin, aggregate_type,
+        aggregate_id, actor_id, correlation_id, causation_id, audience, priority, key, attributes, subjects, expires_at,
+        offset
     FROM tenants CROSS JOIN events ON events.tenant = tenants.id
     WHERE tenants.name = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4
 )
 
+-- name: read_sizes
+-- The length of a blob is known without reading its pages.
+SELECT json_group_array(bytes)
+FROM (
+    SELECT length(payload) AS bytes
+    FROM tenants CROSS JOIN events ON events.tenant = tenants.id
+    WHERE tenants.name = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4
+)
+
+-- name: tail_sizes
+SELECT json_group_array(bytes)
+FROM (SELECT length(payload) AS bytes FROM events WHERE offset > ?1 ORDER BY offset LIMIT ?2)
+
 -- name: oldest
-SELECT offset, tenants.name, seq, recorded_at, length(payload)
+SELECT offset, tenants.name, seq, recorded_at, size
 FROM events CROSS JOIN tenants ON tenants.id = events.tenant
 ORDER BY offset LIMIT ?1
 
@@ -76,9 +95,11 @@ UPDATE tenants SET
     head = max(head, coalesce((SELECT max(seq) FROM events WHERE tenant = tenants.id), 0)),
     start = max(head, coalesce((SELECT max(seq) FROM events WHERE tenant = tenants.id), 0))
 
--- name: used_bytes
-SELECT (pages.page_count - free.freelist_count) * size.page_size
-FROM pragma_page_count AS pages, pragma_freelist_count AS free, pragma_page_size AS size
+-- name: next_recorded_by
+SELECT offset, recorded_at FROM events WHERE offset >= ?1 AND recorded_at <= ?2 ORDER BY offset LIMIT 1
+
+-- name: event_bytes
+SELECT value FROM meta WHERE name = 'event_bytes'
 
 -- name: free_pages
 SELECT freelist_count FROM pragma_freelist_count

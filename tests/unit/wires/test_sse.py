@@ -1,0 +1,84 @@
+"""Sinks: what a server's `send` tells of its transport, and what it does not."""
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from clarion.wires import sse
+from clarion.wires.sse import AsgiSink, UvicornSink, make_sink
+
+
+class Transport:
+    closing = False
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+class Flow:
+    write_paused = False
+
+    async def drain(self) -> None:
+        return
+
+
+class Cycle:
+    """A request as uvicorn keeps it."""
+
+    def __init__(self) -> None:
+        self.flow, self.transport, self.disconnected = Flow(), Transport(), False
+        self.bodies: list[bytes] = []
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if self.disconnected:
+            return
+        self.bodies.append(message["body"])
+
+
+async def test_a_write_reaches_the_transport_at_once() -> None:
+    cycle = Cycle()
+    sink = make_sink(cycle.send)
+    assert isinstance(sink, UvicornSink)
+    sink.write(b"frame")
+    assert cycle.bodies == [b"frame"]
+    assert not sink.paused
+    cycle.flow.write_paused = True
+    assert sink.paused
+
+
+@pytest.mark.parametrize("how", ["disconnected", "closing"])
+async def test_a_write_to_a_connection_that_is_gone_raises(how: str) -> None:
+    cycle = Cycle()
+    sink = make_sink(cycle.send)
+    if how == "closing":
+        cycle.transport.closing = True
+    else:
+        cycle.disconnected = True
+    with pytest.raises(ConnectionResetError):
+        sink.write(b"frame")
+    assert cycle.bodies == []
+
+
+async def test_an_unknown_server_is_probed_and_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(sse.logger, "warning", lambda event, **fields: told.append({"event": event, **fields}))
+    sse._tell_of_probing.cache_clear()
+    free = asyncio.Event()
+    bodies: list[bytes] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        await free.wait()
+        bodies.append(message["body"])
+
+    for _ in range(3):
+        assert type(make_sink(send)) is AsgiSink
+    assert [line["event"] for line in told] == ["transport_unknown"]
+    sink = make_sink(send)
+    assert sink.paused
+    free.set()
+    await sink.writable()
+    assert not sink.paused
+    sink.write(b"frame")
+    assert [body for body in bodies if body] == [b"frame"]
