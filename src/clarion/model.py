@@ -17,6 +17,7 @@ from clarion.errors import InvalidInput
 
 __all__ = [
     "MICROSECONDS",
+    "MODULES",
     "After",
     "ApiKey",
     "Bounds",
@@ -77,6 +78,10 @@ def normal_subject(subject: str, field: str = "subject") -> str:
     if subject != subject.strip():
         raise InvalidInput(f"{field} must not begin or end with blanks", field=field, rule="blanks")
     return unicodedata.normalize("NFC", subject)
+
+
+MODULES = ("admin",)
+"""Parts of the API that a key names beside its role."""
 
 
 class Role(StrEnum):

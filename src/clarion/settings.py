@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         256, gt=0, description="Active subscriptions per client of a principal; an event has a frame for each."
     )
     max_connections: int = Field(20_000, gt=0, description="Open streams per tenant.")
-    max_connections_per_principal: int = Field(1_000, gt=0, description="Open streams per principal.")
+    max_connections_per_principal: int = Field(10_000, gt=0, description="Open streams per principal.")
     max_declared_topics: int = Field(1_000, gt=0, description="Topics that a tenant may declare.")
     ring_budget_mb: int = Field(64, gt=0, description="Megabytes of events that stalled readers may hold in memory.")
     allowed_origins: Names = Field(

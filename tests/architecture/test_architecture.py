@@ -18,8 +18,8 @@ MODULES = {
 
 # The pure layer from the bottom up: a module may import those before it, and the libraries named.
 PURE = [
-    "errors", "logs", "completion", "encoding", "model", "clock", "ids", "topics", "filters", "retry", "schema_cost", "schemas",
-    "catalog_topics", "catalog",
+    "errors", "logs", "completion", "encoding", "model", "clock", "ids", "topics", "filters", "retry",
+    "schema_cost", "schemas", "catalog_topics", "catalog",
 ]  # fmt: skip
 LIBRARIES = {"encoding": {"orjson"}, "ids": {"ulid"}, "schemas": {"jsonschema_rs"}, "logs": {"orjson", "structlog"}}
 
@@ -38,8 +38,8 @@ LAYERS: dict[str, tuple[list[str], list[str]]] = {
     "local": (["local"], []),
     "composition": (["composition"], ["settings", "stores.", "gate", "hub."]),
     "api": (["api."], ["auth.", "hub.", "sources.", "settings", "stores.protocols"]),
-    "server": (["app", "http1", "server"], ["settings", "stores.", "auth.", "gate", "hub.", "sources.", "wires.", "local",
-                            "composition", "api."]),
+    "server": (["app", "http1", "server"], ["settings", "stores.", "auth.", "gate", "hub.", "sources.", "wires.",
+                            "local", "composition", "api."]),
     "cli": (["cli.", "demo", "__main__"], ["app", "server", "client.", "composition", "local", "settings", "auth.keys",
                                    "stores.protocols", "hub.", "sources."]),
     "testing": (["testing."], ["*"]),

@@ -15,13 +15,10 @@ from clarion.clock import Clock
 from clarion.completion import complete
 from clarion.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
 from clarion.ids import Randomness
-from clarion.model import ApiKey, Role
+from clarion.model import MODULES, ApiKey, Role
 from clarion.stores.protocols import Keys
 
-__all__ = ["MODULES", "Authenticator", "KeyService", "check_tenant", "mint", "parse", "require"]
-
-MODULES = ("admin",)
-"""Parts of the API that a key names beside its role."""
+__all__ = ["Authenticator", "KeyService", "check_tenant", "mint", "parse", "require"]
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KEY_ID_LENGTH = 12

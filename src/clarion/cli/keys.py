@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from clarion.auth.keys import MODULES
 from clarion.cli.help import Command, help_unless_called, one_of
 from clarion.cli.options import AsJson, Data, Tenant, Url
 from clarion.cli.target import call, pick_target
 from clarion.cli.terminal import note
-from clarion.model import Role
+from clarion.model import MODULES, Role
 
 __all__ = ["keys"]
 

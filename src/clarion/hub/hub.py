@@ -49,7 +49,7 @@ RETRY_SECONDS = 1.0
 CONCURRENT_REPLAYS = 4
 """Pages of replays in memory at the same time, so that returning clients do not crowd out the live ones."""
 
-MAX_CONNECTIONS_PER_PRINCIPAL = 1_000
+MAX_CONNECTIONS_PER_PRINCIPAL = 10_000
 """Open streams of one principal, so that one does not take all that its tenant may have."""
 
 logger = get_logger("clarion.hub")

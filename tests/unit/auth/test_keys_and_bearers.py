@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from clarion.auth.keys import MODULES, Authenticator, KeyService, check_tenant, mint, parse, require
+from clarion.auth.keys import Authenticator, KeyService, check_tenant, mint, parse, require
 from clarion.errors import ClarionError, Forbidden, InvalidInput, NotFound, Unauthenticated
 from clarion.local import local_bearer, local_tenant
-from clarion.model import ApiKey, Role
+from clarion.model import MODULES, ApiKey, Role
 from clarion.stores.memory import open_memory
 from clarion.stores.protocols import Keys
 from clarion.testing.clock import FakeClock
