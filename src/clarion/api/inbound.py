@@ -27,7 +27,8 @@ MAX_INBOUND_BYTES = 1024 * 1024
 
 
 QUIET_SECONDS = 10.0
-"""Between two log lines about callers without a valid signature: anybody can send those. All are counted."""
+"""Between two log lines about callers of one source without a valid signature: anybody can send those. All are
+counted."""
 
 
 class InboundEndpoint:
@@ -35,7 +36,7 @@ class InboundEndpoint:
         self._sources = sources
         self._emitter = emitter
         self._clock = clock
-        self._quiet_until = 0.0
+        self._quiet_until: dict[str, float] = {}
         self.refused: dict[tuple[str, str], int] = {}
         """How many deliveries were refused, by configured source (or "unknown") and error code."""
 
@@ -79,8 +80,8 @@ class InboundEndpoint:
         known = name if name in self._sources else "unknown"
         reason = "unknown_source" if known == "unknown" else codes(error).code
         self.refused[known, reason] = self.refused.get((known, reason), 0) + 1
-        if isinstance(error, Unauthenticated) and self._clock.monotonic() < self._quiet_until:
+        if isinstance(error, Unauthenticated) and self._clock.monotonic() < self._quiet_until.get(known, 0.0):
             return
         if isinstance(error, Unauthenticated):
-            self._quiet_until = self._clock.monotonic() + QUIET_SECONDS
+            self._quiet_until[known] = self._clock.monotonic() + QUIET_SECONDS
         logger.warning("inbound_refused", source=known, asked=name[:64] if known == "unknown" else None, reason=reason)

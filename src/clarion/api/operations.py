@@ -16,7 +16,7 @@ from clarion.api.http import error_response, json_response
 from clarion.api.inbound import InboundEndpoint
 from clarion.errors import Forbidden, StoreUnavailable
 from clarion.hub.connection import Phase
-from clarion.hub.hub import Hub
+from clarion.hub.hub import BACKGROUND, Hub
 
 __all__ = ["OperationsEndpoints"]
 
@@ -49,6 +49,12 @@ class _HubCollector(Collector):
         for (source, reason), count in self._inbound.refused.items():
             refused.add_metric([source, reason], count)
         yield refused
+        faults = GaugeMetricFamily(
+            "clarion_background_failed", "1 for background work that has failed since the start", labels=["work"]
+        )
+        for work in BACKGROUND:
+            faults.add_metric([work], int(work in self._hub.faults))
+        yield faults
         yield _gauge("clarion_ring_events", "Events waiting in rings", waiting)
         yield _gauge("clarion_ring_bytes", "Bytes of distinct events that rings hold", self._hub.ring_bytes)
         yield _gauge("clarion_dispatch_failing", "1 while the store keeps events from being dispatched",

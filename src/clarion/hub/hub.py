@@ -40,6 +40,9 @@ __all__ = ["HEARTBEAT_SECONDS", "Hub", "HubLimits", "Stream"]
 HEARTBEAT_SECONDS = 15.0
 """Between two heartbeats of a stream (SEEDS section 0)."""
 
+BACKGROUND = ("heartbeats", "retention")
+"""Names of the work that goes on beside dispatch, as `Hub.faults` and the metrics call it."""
+
 RETENTION_SECONDS = 60.0
 """Between two looks at what retention lets go."""
 
@@ -148,8 +151,8 @@ class Hub:
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(self._dispatcher.run(offset), name="clarion-dispatcher"),
-                tasks.create_task(self._supervise("heartbeats", self._beat), name="clarion-heartbeats"),
-                tasks.create_task(self._supervise("retention", self._retain), name="clarion-retention"),
+                tasks.create_task(self._supervise(BACKGROUND[0], self._beat), name="clarion-heartbeats"),
+                tasks.create_task(self._supervise(BACKGROUND[1], self._retain), name="clarion-retention"),
             ]
             try:
                 yield
