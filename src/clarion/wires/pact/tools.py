@@ -142,6 +142,17 @@ def push_tools(hub: Hub, caller: Callable[[], Principal]) -> list[Tool]:
     ]
 
 
+_PROBLEMS = {
+    "missing": "is required",
+    "list_type": 'must be a list, such as ["deal.won"]',
+    "dict_type": 'must be an object, such as {"amount_gte": 100000}',
+    "string_type": "must be a string",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+}
+"""What is said instead of the validator's own words."""
+
+
 class _StrictTool(Tool):
     """A tool that says in our own words what is wrong, whether with its arguments or with what they ask for."""
 
@@ -162,7 +173,7 @@ class _StrictTool(Tool):
         place = ".".join(map(str, found["loc"]))
         if found["type"] == "extra_forbidden":
             return f"{place}: there is no such argument; known are {', '.join(self.parameters['properties'])}"
-        return f"{place}: {found['msg']}"
+        return f"{place}: {_PROBLEMS.get(found['type'], found['msg'])}"
 
 
 def _tool(
