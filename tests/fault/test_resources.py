@@ -119,10 +119,13 @@ async def test_a_server_whose_disk_is_full_still_delivers_and_still_stops(tmp_pa
         while len(seqs) < len(stored):
             seqs += [frame.seq for frame in await stream.frames() if frame.name == "event"]
         began = time.monotonic()
-        assert await server.terminate() == 0
-        print(f"stopped in {time.monotonic() - began:.1f} s")
-        assert await stream.frames() == []
-        stream.close()
+        try:
+            # 120: the log is a file under the same limit, and Python says so when it could not write the last of it.
+            assert await server.terminate() in (0, 120)
+            print(f"stopped in {time.monotonic() - began:.1f} s")
+            assert await stream.frames() == []
+        finally:
+            stream.close()
 
 
 async def test_a_locked_database_refuses_with_503_and_is_recovered_from(tmp_path: Path) -> None:
