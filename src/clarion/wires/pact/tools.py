@@ -284,7 +284,10 @@ class _PushTools:
             str | None, Field(description=f"Only this category: one of {', '.join(CATEGORIES)}. Leave out for all.")
         ] = None,
     ) -> Annotated[CallToolResult, ListTopicsResult]:
-        """See which events exist, what their payloads hold, and example filters. Call this before subscribe."""
+        """See which events are known, what their payloads hold, and example filters. Call this before subscribe.
+
+        Known topics are a shared vocabulary: which of them happen depends on what this tenant's applications emit.
+        """
         found = await self._hub.topics.listing(self._caller().tenant, category)
         return _answer(
             ListTopicsResult(
