@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from clarion.api.http import error_response, json_response, read_body
 from clarion.clock import Clock
-from clarion.errors import ClarionError, Unauthenticated, codes
+from clarion.errors import ClarionError, codes
 from clarion.logs import get_logger
 from clarion.model import Principal
 from clarion.sources.emit import Emission, Emitter
@@ -27,8 +27,8 @@ MAX_INBOUND_BYTES = 1024 * 1024
 
 
 QUIET_SECONDS = 10.0
-"""Between two log lines about callers of one source without a valid signature: anybody can send those. All are
-counted."""
+"""Between two log lines about one source and reason: most reasons are within anybody's reach, without a signature.
+All are counted."""
 
 
 class InboundEndpoint:
@@ -36,7 +36,7 @@ class InboundEndpoint:
         self._sources = sources
         self._emitter = emitter
         self._clock = clock
-        self._quiet_until: dict[str, float] = {}
+        self._quiet_until: dict[tuple[str, str], float] = {}
         self.refused: dict[tuple[str, str], int] = {}
         """How many deliveries were refused, by configured source (or "unknown") and error code."""
 
@@ -80,8 +80,8 @@ class InboundEndpoint:
         known = name if name in self._sources else "unknown"
         reason = "unknown_source" if known == "unknown" else codes(error).code
         self.refused[known, reason] = self.refused.get((known, reason), 0) + 1
-        if isinstance(error, Unauthenticated) and self._clock.monotonic() < self._quiet_until.get(known, 0.0):
+        now = self._clock.monotonic()
+        if now < self._quiet_until.get((known, reason), now):
             return
-        if isinstance(error, Unauthenticated):
-            self._quiet_until[known] = self._clock.monotonic() + QUIET_SECONDS
+        self._quiet_until[known, reason] = now + QUIET_SECONDS
         logger.warning("inbound_refused", source=known, asked=name[:64] if known == "unknown" else None, reason=reason)
