@@ -19,6 +19,7 @@ __all__ = [
     "Conflict",
     "DataDirectoryOwned",
     "Forbidden",
+    "HookFailed",
     "InvalidConsent",
     "InvalidEvent",
     "InvalidFilter",
@@ -36,6 +37,7 @@ __all__ = [
     "SchemaTooNew",
     "StoreUnavailable",
     "Unauthenticated",
+    "Unsupported",
     "WireCodes",
     "codes",
     "describe",
@@ -49,6 +51,7 @@ class CloseReason(Enum):
     SERVER_STOPPING = ("server_stopping", True)
     STORE_UNAVAILABLE = ("store_unavailable", True)
     REVOKED = ("revoked", False)
+    TERMINATED = ("terminated", False)
     FAILED = ("failed", True)
 
     def __init__(self, label: str, reconnect: bool) -> None:
@@ -146,6 +149,14 @@ class RequestTimeout(ClarionError):
     """The request's body did not arrive in time."""
 
 
+class Unsupported(ClarionError):
+    """This is not offered here."""
+
+
+class HookFailed(ClarionError):
+    """The server could not prepare an event for this subscription; it was kept back."""
+
+
 class SchemaTooNew(ClarionError):
     """The database was written by a newer Clarion; upgrade this one."""
 
@@ -185,6 +196,8 @@ ERRORS: dict[type[ClarionError], WireCodes] = {
     InvalidConsent: WireCodes("invalid_consent", 422, _INVALID_PARAMS, _INVALID_PARAMS),
     InvalidInput: WireCodes("invalid_input", 422, _INVALID_PARAMS, _INVALID_PARAMS),
     LimitExceeded: WireCodes("limit_exceeded", 429, -32025, -32013),
+    Unsupported: WireCodes("unsupported", 422, -32026, -32014),
+    HookFailed: WireCodes("hook_failed", 500, _INTERNAL, _INTERNAL),
     StoreUnavailable: WireCodes("store_unavailable", 503, _INTERNAL, _INTERNAL, CloseReason.STORE_UNAVAILABLE),
     Overloaded: WireCodes("overloaded", 503, _INTERNAL, _INTERNAL, CloseReason.STORE_UNAVAILABLE),
     SchemaTooNew: WireCodes("schema_too_new", 500, _INTERNAL, _INTERNAL),

@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from clarion.clock import Clock
-from clarion.model import ConsentState, Event, PurposeConsent, SubjectConsent
+from clarion.model import ConsentState, Event, PurposeConsent, SubjectConsent, Subscription
 from clarion.stores.protocols import Consents
 
-__all__ = ["MAX_KNOWN_SUBJECTS", "Decision", "Gate", "Refusal", "decide"]
+__all__ = ["MAX_KNOWN_SUBJECTS", "TARGET", "Decision", "Gate", "Refusal", "decide", "is_for"]
 
 MAX_KNOWN_SUBJECTS = 200_000
 """Subjects whose consent is kept in memory; the least recently learned go first. Stops a flood of subjects from
 filling the memory."""
+
+TARGET = "clarion.subscription_id"
+"""The attribute of an event that is for one subscription alone."""
 
 _UNKNOWN = SubjectConsent()
 
@@ -71,6 +74,12 @@ def decide(consent: SubjectConsent, purpose: str | None, now: int) -> Decision:
     if state == ConsentState.GRANTED:
         return Decision(True, f"consent for {purpose} is granted", state)
     return Decision(False, f"consent for {purpose} is {state}, and only a grant for it passes", state)
+
+
+def is_for(event: Event, subscription: Subscription) -> bool:
+    """Is it for everyone who matches, or for this very subscription?"""
+    attributes = event.attributes
+    return not attributes or attributes.get(TARGET, subscription.id) == subscription.id
 
 
 class Gate:

@@ -38,6 +38,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._expect_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Blanks around a value are no part of it (RFC 9110, section 5.5); the parser leaves those at its end."""
+        super().on_header(name, value.rstrip(b" \t"))
+
     def on_headers_complete(self) -> None:
         self._head_is_there()
         super().on_headers_complete()

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import structlog
 
-__all__ = ["configure", "get_logger", "origin"]
+__all__ = ["configure", "get_logger", "origin", "quiet_library_logs"]
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,
@@ -25,11 +25,31 @@ _SHARED: list[structlog.typing.Processor] = [
 ]
 
 
+class _Fields(dict[str, Any]):
+    """What a line holds; an application's own formatter prints it as `event key=value ...`."""
+
+    def __str__(self) -> str:
+        fields = {key: value for key, value in self.items() if key not in ("event", "level", "logger", "timestamp")}
+        return " ".join((_plain(str(self.get("event"))), *(f"{key}={_value(value)}" for key, value in fields.items())))
+
+
+def _wrapped(logger: Any, name: str, fields: MutableMapping[str, Any]) -> Any:
+    arguments, options = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(logger, name, fields)
+    return (_Fields(arguments[0]),), options
+
+
+def quiet_library_logs() -> None:
+    """As part of an author's server, say nothing below a warning unless that author sets a level for `clarion`."""
+    logger = logging.getLogger("clarion")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.WARNING)
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose calls take an event name and fields."""
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(name),
-        processors=[structlog.stdlib.filter_by_level, *_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, *_SHARED, _wrapped],
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )

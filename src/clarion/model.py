@@ -20,6 +20,7 @@ __all__ = [
     "MODULES",
     "After",
     "ApiKey",
+    "At",
     "Bounds",
     "ConsentEntry",
     "ConsentState",
@@ -128,9 +129,6 @@ class After:
     position: Position
 
 
-Start: TypeAlias = Earliest | Latest | After
-
-
 class Truncation(StrEnum):
     """Why a position is not one to go on from as if nothing had been missed."""
 
@@ -140,6 +138,21 @@ class Truncation(StrEnum):
     """It belongs to another life of the log."""
     AHEAD = "ahead"
     """It lies past the newest event."""
+    UPSTREAM = "upstream"
+    """Its source lost events before they were emitted."""
+    AGE = "age"
+    """Events after it are older than the reader wants to have them."""
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Start after `seq`, which was resolved already; `truncated` says why that is not what was asked for."""
+
+    seq: int
+    truncated: Truncation | None = None
+
+
+Start: TypeAlias = Earliest | Latest | After | At
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +163,10 @@ class Bounds:
     start: int
     floor: int
     head: int
+
+    def at(self, seq: int) -> Position:
+        """The position after `seq`."""
+        return Position(self.epoch, seq)
 
     def resolve(self, start: Start) -> tuple[int, Truncation | None]:
         """The seq to read after, and why events between `start` and there cannot be had, if they cannot.
@@ -162,6 +179,8 @@ class Bounds:
                 return self.head, None
             case Earliest():
                 return self.floor, None
+            case At(seq, truncated):
+                return seq, truncated
             case After(position):
                 if position.epoch != self.epoch:
                     return max(self.start, self.floor), Truncation.EPOCH

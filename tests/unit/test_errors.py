@@ -37,6 +37,6 @@ def test_a_description_holds_what_is_known() -> None:
     assert set(describe(ClarionError())) == {"code", "message"}
 
 
-def test_only_a_revoked_client_should_stay_away() -> None:
-    assert [reason for reason in CloseReason if not reason.reconnect] == [CloseReason.REVOKED]
+def test_only_a_client_whose_access_or_subscription_ended_should_stay_away() -> None:
+    assert [reason for reason in CloseReason if not reason.reconnect] == [CloseReason.REVOKED, CloseReason.TERMINATED]
     assert len({reason.label for reason in CloseReason}) == len(CloseReason)

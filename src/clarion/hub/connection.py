@@ -2,96 +2,37 @@
 
 The routine that hands replay over to live is `_replay`, for every wire: it reads the log up to where the dispatcher
 stands and joins it without an await in between, so that no event is missed and none comes twice (HOUSE invariant 5).
-When the transport refuses more, events wait in the ring; a full ring drops its oldest and says so by one lag frame
-per subscription and flurry, before the survivors (SEEDS section 0). What goes wrong in one stream ends that stream.
+When the transport refuses more, events wait in the ring; what a full one means is the framing's rule (invariant 4).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Protocol, TypeAlias
+from collections import deque
+from collections.abc import Collection, Sequence
 
-from clarion.errors import CloseReason, StoreUnavailable
-from clarion.filters import compile_filter
-from clarion.gate import Gate, Refusal
-from clarion.hub.index import TopicIndex
-from clarion.hub.outlet import Outlet, TransportFailed
-from clarion.hub.protocols import Framing, Opening, Overflow, Sink, Viewer
-from clarion.hub.recorder import Recorder
-from clarion.hub.ring import Entry, Parcel, Ring, RingBudget
-from clarion.logs import get_logger, origin
-from clarion.model import Bounds, Event, Outcome, Position, Start, Subscription, Truncation
-from clarion.stores.protocols import Audit, EventLog
-from clarion.topics import glob
+from clarion.errors import ClarionError, CloseReason, Forbidden, HookFailed, StoreUnavailable
+from clarion.gate import Refusal
+from clarion.hub.attachment import Answers, Attachment, Matcher, Switchboard, asked
+from clarion.hub.outlet import Outlet
+from clarion.hub.protocols import Framing, Lens, Opening, Overflow, Sink, Viewer
+from clarion.hub.ring import Entry, Parcel, Ring
+from clarion.hub.shared import Flurry, Interruptible, Phase, Shared, failure
+from clarion.hub.views import VIEW_BATCH, Views
+from clarion.model import Bounds, Outcome, Position, Start, Subscription, Truncation
+from clarion.stores.protocols import Page
 
-__all__ = ["Answers", "Attachment", "Connection", "Phase", "Shared"]
+__all__ = ["Connection", "Phase", "Shared"]
 
-REPLAY_PAGE = 256
-"""Events a replay reads at a time."""
+REPLAY_PAGE = 32
+"""Events a replay reads at a time: the event loop serves nothing else while they are matched and written."""
 
 REPLAY_BYTES = 256 * 1024
 """Bytes of payload it reads at a time. What a stalled reader did not take is read again, so a page is not much more
 than a transport takes at once."""
 
-Answers: TypeAlias = dict[tuple[Parcel, str, str | None], Refusal | None]
-"""What the gate said of (event, principal's subject, purpose) in this very tick: many streams ask the same."""
-
-logger = get_logger("clarion.connection")
-
-
-class Phase(Enum):
-    REPLAY = "replay"
-    LIVE = "live"
-    LAGGING = "lagging"
-    CLOSED = "closed"
-
-
-@dataclass(slots=True)
-class Shared:
-    """What all connections of a process share."""
-
-    log: EventLog
-    audit: Audit
-    gate: Gate
-    recorder: Recorder
-    budget: RingBudget
-    pages: asyncio.Semaphore
-    """Held from reading a page until it is let go: how many of them there are at a time."""
-    ring_capacity: int
-
-
-class Attachment:
-    """A subscription on a connection, as the dispatcher's index knows it. `since`: later events are its own."""
-
-    __slots__ = ("connection", "since", "subscription")
-
-    def __init__(self, connection: Connection, subscription: Subscription, since: int) -> None:
-        self.connection = connection
-        self.subscription = subscription
-        self.since = since
-
-
-class Switchboard(Protocol):
-    """What a connection needs of the dispatcher: to join and leave its index, and to know where it stands."""
-
-    def add(self, attachment: Attachment) -> None: ...
-
-    def remove(self, attachment: Attachment) -> None: ...
-
-    def position(self, tenant: str) -> int | None:
-        """The seq of the tenant's last event that was dispatched; None when none was since the start."""
-        ...
-
-
-@dataclass(slots=True)
-class _Gap:
-    """A flurry of drops: how many per subscription, and the last seq that was handed over before it."""
-
-    after: int
-    dropped: dict[str, int] = field(default_factory=dict)
+MAX_NOTICES = 16
+"""Frames about failures that wait for a transport; the oldest go first. Stops failing hooks from filling the memory."""
 
 
 class Connection:
@@ -103,36 +44,55 @@ class Connection:
         "_floors",
         "_framing",
         "_gap",
+        "_matcher",
+        "_notices",
         "_outlet",
         "_passed",
-        "_replay_index",
         "_ring",
         "_shared",
+        "_skipped",
         "_switchboard",
-        "_waiting",
+        "_views",
+        "_waits",
         "_work",
+        "close_error",
         "close_reason",
+        "is_sole",
         "phase",
         "viewer",
+        "wire",
     )
 
     def __init__(
-        self, viewer: Viewer, framing: Framing, sink: Sink, *, shared: Shared, switchboard: Switchboard
+        self,
+        viewer: Viewer,
+        framing: Framing,
+        sink: Sink,
+        *,
+        shared: Shared,
+        switchboard: Switchboard,
+        lens: Lens | None = None,
     ) -> None:
         self.viewer = viewer
         self.phase = Phase.REPLAY
+        self.is_sole = False  # one subscription, so that an event comes once at most
         self.close_reason: CloseReason | None = None
+        self.close_error: ClarionError | None = None
         self._framing = framing
+        self.wire = framing.name
         self._outlet = Outlet(framing, sink, shared.recorder)
         self._shared = shared
         self._switchboard = switchboard
         self._ring = Ring(shared.budget, shared.ring_capacity, on_drop=self._overflow)
-        self._gap: _Gap | None = None
+        self._gap: Flurry | None = None
+        self._views = None if lens is None else Views(lens, shared.clock, self._hook_failed)
+        self._notices: deque[bytes] = deque(maxlen=MAX_NOTICES)
+        self._skipped = False
         self._floors: list[int] = []
         self._attachments: dict[str, Attachment] = {}
-        self._replay_index: TopicIndex[Attachment] | None = None
+        self._matcher: Matcher | None = None
         self._work = asyncio.Event()
-        self._waiting: asyncio.Timeout | None = None
+        self._waits = Interruptible()
         self._closed = False
         self._passed = 0
 
@@ -141,10 +101,6 @@ class Connection:
     @property
     def tenant(self) -> str:
         return self.viewer.principal.tenant
-
-    @property
-    def wire(self) -> str:
-        return self._outlet.wire
 
     @property
     def waiting(self) -> int:
@@ -162,11 +118,12 @@ class Connection:
         """Deliver what matches `subscription` after `since`; an attached one takes its new label and purpose."""
         known = self._attachments.get(subscription.id)
         if known is not None:
-            known.subscription = subscription
+            known.become(subscription)
             return
         attachment = Attachment(self, subscription, since)
         self._attachments[subscription.id] = attachment
-        self._replay_index = None
+        self.is_sole = len(self._attachments) == 1
+        self._matcher = None
         if self.phase is not Phase.REPLAY and not self._closed:
             self._switchboard.add(attachment)
 
@@ -175,7 +132,8 @@ class Connection:
         attachment = self._attachments.pop(subscription_id, None)
         if attachment is None:
             return
-        self._replay_index = None
+        self.is_sole = len(self._attachments) == 1
+        self._matcher = None
         if self.phase is not Phase.REPLAY:
             self._switchboard.remove(attachment)
         for entry in self._ring:
@@ -184,29 +142,23 @@ class Connection:
         if self._gap is not None:
             self._gap.dropped.pop(subscription_id, None)
 
-    def close(self, reason: CloseReason) -> None:
+    def close(self, reason: CloseReason, error: ClarionError | None = None) -> None:
         """End the stream; the first reason stays. What waits in the ring stays in the log for the next one."""
         if self._closed:
             return
         self._closed = True
-        self.close_reason = reason
+        self.close_reason, self.close_error = reason, error
         if self.phase is not Phase.REPLAY:
             for attachment in self._attachments.values():
                 self._switchboard.remove(attachment)
         self.phase = Phase.CLOSED
         self._ring.clear()
         self._work.set()
-        if self._waiting is not None:
-            self._waiting.reschedule(0)  # whoever waits for a transport that stalls must hear of it
+        self._waits.interrupt()  # whoever waits for a transport that stalls must hear of it
 
     def fail(self, error: BaseException | None) -> None:
         """End the stream for something that went wrong in it: nobody else's suffers."""
-        if isinstance(error, TransportFailed):
-            logger.warning("transport_failed", error=str(error))
-            self.close(CloseReason.CLIENT_GONE)
-        else:
-            logger.error("stream_failed", wire=self.wire, error=type(error).__name__, at=origin(error))
-            self.close(CloseReason.FAILED)
+        self.close(failure(self.wire, error))
 
     async def run(self, bounds: Bounds, start: Start) -> None:
         """Open, replay, then stay until closed. Raises StoreUnavailable when the log cannot be read."""
@@ -222,20 +174,29 @@ class Connection:
         self._outlet.epoch = bounds.epoch
         self._outlet.handed = self._passed = passed
         while not self._closed and self._outlet.paused:
-            await self._wait(self._outlet.writable)
-        if self._closed:
-            return
-        self._announce(passed, truncated)
-        await self._replay()
+            await self._waits.wait(self._outlet.writable)
+        if not self._closed:
+            self._announce(passed, truncated)
         while not self._closed:
-            await self._work.wait()
-            self._work.clear()
-            await self._drain()
+            await self._replay()
+            while self._is_live:
+                await self._work.wait()
+                self._work.clear()
+                await self._drain()
+
+    def report(self, error: ClarionError) -> None:
+        """Tell the client of something that failed, as soon as the transport takes it; the stream goes on."""
+        self._notify(self._framing.failed(error))
+
+    def skip(self) -> None:
+        """Events that were never emitted are missing here: tell it as a gap, after all that waits."""
+        self._skipped = True
+        self._stir()
 
     def heartbeat(self) -> None:
-        """Say how far this stream is, unless something waits before it."""
+        """Say how far this stream is, unless a gap is to be told before it."""
         outlet = self._outlet
-        if self._closed or not outlet.epoch or self._ring or self._gap or self._floors:
+        if self._closed or not outlet.epoch or self._gap or self._floors:
             return
         try:
             if not outlet.paused:
@@ -245,32 +206,69 @@ class Connection:
 
     def _reached(self) -> int:
         """Everything up to this seq was handed over, or was none of this stream's."""
+        if self._ring:
+            return self._oldest - 1
         seq = max(self._passed, self._outlet.handed)
         return seq if self.phase is Phase.REPLAY else max(seq, self._switchboard.position(self.tenant) or 0)
 
     # -- live -----------------------------------------------------------------------------------------------------
 
-    def deliver(self, entries: list[Entry]) -> None:
-        """Hand over what the dispatcher admitted in this very tick, or keep in the ring what the transport refuses."""
-        if self._closed:
-            return
+    def take(self, parcel: Parcel, subscriptions: Sequence[Subscription]) -> bool:
+        """Hand over what the dispatcher admitted in this very tick, if nothing is in its way, for the dispatcher to
+        note; else `deliver` must."""
+        if self.phase is not Phase.LIVE or self._views is not None:
+            return False
         try:
-            sent = 0 if self._ring or self._gap or self._floors else self._outlet.send(entries)
+            return self._outlet.send_one(parcel, subscriptions)
         except Exception as error:
             self.fail(error)
-            return
-        if sent == len(entries):
-            return
+            return False
+
+    def deliver(self, entries: list[Entry]) -> None:
+        """Hand over what the dispatcher admitted in this very tick, or keep in the ring what the transport refuses."""
+        if not self._is_live:
+            return  # closed, or it fell behind just now and reads them from the log
+        sent = 0
+        if self.phase is Phase.LIVE and self._views is None:  # it owes nothing
+            try:
+                sent = self._outlet.send(entries)
+            except Exception as error:
+                self.fail(error)
+                return
+            if sent == len(entries):
+                return
         self.phase = Phase.LAGGING
         for entry in entries[sent:]:
             self._ring.push(entry)
+            if self.phase is not Phase.LAGGING:
+                break  # it fell behind: the log has the rest
+        self._work.set()
+
+    @property
+    def _is_live(self) -> bool:
+        return self.phase is Phase.LIVE or self.phase is Phase.LAGGING
+
+    @property
+    def _owes(self) -> bool:
+        """Something waits that must go before what comes now."""
+        return bool(self._ring or self._gap or self._floors or self._notices or self._skipped)
+
+    def _notify(self, frames: bytes) -> None:
+        if frames:
+            self._notices.append(frames)
+            self._stir()
+
+    def _stir(self) -> None:
+        """Have what waits looked at; a replay looks by itself."""
+        if self.phase is Phase.LIVE:
+            self.phase = Phase.LAGGING
         self._work.set()
 
     def overtaken(self, floor: int) -> None:
         """Retention let go of events up to `floor` before they were dispatched: tell it, after all that waits."""
         if self._closed or self.phase is Phase.REPLAY or floor <= self._passed:
             return  # a replay finds out by itself; and what it had passed already is not lost
-        if not (self._ring or self._gap or self._floors):
+        if not self._owes:
             try:
                 if not self._outlet.paused:
                     self._announce(floor, Truncation.RETENTION)
@@ -297,64 +295,104 @@ class Connection:
     async def _drain(self) -> None:
         """Empty the ring as the transport takes it: first what was lost, then the survivors."""
         shared = self._shared
-        while not self._closed and (self._ring or self._gap or self._floors):
+        while self._is_live and self._owes:
             if self._outlet.paused:
-                await self._wait(self._outlet.writable)
+                await self._waits.wait(self._outlet.writable)
                 continue
-            await self._wait(shared.audit.room)
+            await self._waits.wait(shared.audit.room)
+            if self._views is not None:
+                await self._look(list(self._ring))
             waiting = self._next_waiting()
             if not shared.gate.knows(entry.parcel.event for entry in waiting):
                 await shared.gate.learn([entry.parcel.event for entry in waiting])
                 continue
             # No await from here: what the gate says now holds when it is written.
-            if self._closed or self._outlet.paused:
+            if not self._is_live or self._outlet.paused:
+                if self._views is not None:
+                    self._views.forget()
                 continue
             try:
                 self._send_waiting(waiting)
             finally:
                 shared.recorder.commit()
-        if not self._closed:
+        if self._is_live:
             self.phase = Phase.LIVE
 
     def _next_waiting(self) -> list[Entry]:
-        """What waits before the next floor."""
+        """What waits before the next floor and, where there is a lens, was looked at."""
+        waiting = list(self._ring) if self._views is None else self._views.ready(self._ring)
         if not self._floors:
-            return list(self._ring)
-        return [entry for entry in self._ring if entry.parcel.event.seq <= self._floors[0]]
+            return waiting
+        return [entry for entry in waiting if entry.parcel.event.seq <= self._floors[0]]
 
     def _send_waiting(self, waiting: list[Entry]) -> None:
-        lost = self._lag_frames()
+        # What tells of a gap ends it, and goes with the first survivors: what is dropped next is another flurry.
+        gap, self._gap = self._gap, None
+        lost = b"" if gap is None else gap.frames(self._outlet, self._ring.capacity, self._attachments)
+        before = lost + self._noticed()
         if waiting:
-            sent = self._outlet.send(waiting, lost, self._admit)
+            sent = self._outlet.send(waiting, before, self._admit)
             for _ in range(sent):
                 self._ring.pop()
-        elif lost:
-            self._outlet.say(lost)
-        if self._floors and not self._next_waiting() and not self._outlet.paused:
+        elif before:
+            self._outlet.say(before)
+        if self._views is not None:
+            self._views.forget()
+        if self._floors and not self._outlet.paused and (not self._ring or self._oldest > self._floors[0]):
             self._announce(self._floors.pop(0), Truncation.RETENTION)
+        if self._skipped and not (self._ring or self._floors or self._outlet.paused):
+            self._skipped = False
+            self._announce(self._reached(), Truncation.UPSTREAM)
 
-    def _lag_frames(self) -> bytes:
-        """What tells of the gap, which ends with it: to be written together with the first survivors, so that the ring
-        has room again and what is dropped next is another flurry."""
-        gap, self._gap = self._gap, None
-        if gap is None:
-            return b""
-        frames = [
-            self._outlet.lag_frame(subscription_id, count, self._ring.capacity, gap.after)
-            for subscription_id, count in gap.dropped.items()
-            if subscription_id in self._attachments
-        ]
-        return b"".join(frames)
+    @property
+    def _oldest(self) -> int:
+        return next(iter(self._ring)).parcel.event.seq
+
+    def _noticed(self) -> bytes:
+        noticed = b"".join(self._notices)
+        self._notices.clear()
+        return noticed
 
     def _overflow(self, entry: Entry) -> None:
         """`entry` did not fit, and is gone from the ring: what comes of it is the wire's own rule."""
         match self._framing.overflow:
             case Overflow.DROP_OLDEST:
                 if self._gap is None:
-                    self._gap = _Gap(after=self._outlet.handed)
-                for subscription in entry.subscriptions:
-                    self._gap.dropped[subscription.id] = self._gap.dropped.get(subscription.id, 0) + 1
+                    self._gap = Flurry(after=self._outlet.handed)
+                self._gap.add(entry)
                 self._shared.recorder.note(entry.parcel, self.wire, Outcome.DROPPED, entry.subscriptions)
+            case Overflow.CATCH_UP:
+                self._fall_behind(entry.parcel.event.seq - 1)
+
+    def _fall_behind(self, passed: int) -> None:
+        """Leave the dispatcher, and go on from the log after `passed`: nothing of it waits in memory."""
+        if not self._is_live:
+            return
+        for attachment in self._attachments.values():
+            self._switchboard.remove(attachment)
+        self.phase = Phase.REPLAY
+        self._passed = passed
+        self._ring.clear()
+        self._floors.clear()  # the log tells what it has lost by itself
+        self._work.set()
+
+    # -- an author's hooks ------------------------------------------------------------------------------------------
+
+    async def _look(self, entries: list[Entry]) -> None:
+        """Ask the lens about what is sent next. It may take its time, and is not waited for once the stream ends."""
+        views = self._views
+        if views is None:
+            return
+        try:
+            await self._waits.wait(lambda: views.prepare(entries))
+        except Forbidden as error:
+            self.close(CloseReason.REVOKED, error)
+
+    def _hook_failed(self, entry: Entry, error: HookFailed) -> None:
+        self._shared.recorder.note(entry.parcel, self.wire, Outcome.DROPPED, entry.subscriptions)
+        self._shared.recorder.commit()
+        if self.phase is not Phase.CLOSED:
+            self._notify(self._framing.failed(error))
 
     # -- replay ---------------------------------------------------------------------------------------------------
 
@@ -364,11 +402,10 @@ class Connection:
         while not self._closed:
             await asyncio.sleep(0)  # a reader that takes everything leaves others their turn
             if self._outlet.paused:
-                await self._wait(self._outlet.writable)
+                await self._waits.wait(self._outlet.writable)
                 continue
-            await self._wait(self._shared.audit.room)
-            async with self._shared.pages:
-                head = await self._replay_page()
+            await self._waits.wait(self._shared.audit.room)
+            head = await self._replay_page()
             # No await from here: whatever the dispatcher has dispatched by now, it was read above, or is read next.
             if self._passed >= max(head, self._switchboard.position(self.tenant) or 0):
                 break
@@ -377,16 +414,37 @@ class Connection:
 
     def _go_live(self) -> None:
         self.phase = Phase.LIVE
-        self._replay_index = None
+        self._matcher = None
         for attachment in self._attachments.values():
             attachment.since = max(attachment.since, self._passed)
             self._switchboard.add(attachment)
+        if self._owes:
+            self._stir()
 
     async def _replay_page(self) -> int:
         """Deliver of the next page what the transport takes; answers the log's head. Holds the page no longer."""
+        async with self._shared.pages:
+            page = await self._shared.log.read(
+                self.tenant,
+                self._passed,
+                limit=REPLAY_PAGE if self._views is None else VIEW_BATCH,
+                max_bytes=REPLAY_BYTES,
+            )
+            if self._matcher is None:
+                self._matcher = Matcher(self._attachments.values())
+            matches = self._matcher.matching(page.events)
+            if self._views is None:
+                return await self._hand_page(page, matches)
+        # Hooks may take their time: nobody else's page waits for them.
+        self._views.forget()
+        await self._look(matches)
+        try:
+            return await self._hand_page(page, matches)
+        finally:
+            self._views.forget()
+
+    async def _hand_page(self, page: Page, matches: list[Entry]) -> int:
         gate = self._shared.gate
-        page = await self._shared.log.read(self.tenant, self._passed, limit=REPLAY_PAGE, max_bytes=REPLAY_BYTES)
-        matches = self._matching(page.events)
         while not gate.knows(entry.parcel.event for entry in matches):
             await gate.learn([entry.parcel.event for entry in matches])
         if self._closed or self._outlet.paused:
@@ -394,8 +452,11 @@ class Connection:
         if page.bounds.floor > self._passed:
             self._passed = page.bounds.floor
             self._announce(self._passed, Truncation.RETENTION)
+        if self._notices:
+            self._outlet.say(self._noticed())
         try:
-            sent = self._outlet.send(matches, admit=self._admit)
+            ready = matches if self._views is None else self._views.ready(matches)
+            sent = self._outlet.send(ready, admit=self._admit)
         finally:
             self._shared.recorder.commit()
         if sent < len(matches):
@@ -403,33 +464,6 @@ class Connection:
         elif page.events:
             self._passed = page.events[-1].seq
         return page.bounds.head
-
-    def _matching(self, events: Sequence[Event]) -> list[Entry]:
-        index = self._replay_index
-        if index is None:
-            index = self._replay_index = TopicIndex()
-            for attachment in self._attachments.values():
-                add_to(index, attachment)
-        found = []
-        for event in events:
-            matched = [one.subscription for one in index.match(event) if event.seq > one.since]
-            event.forget()
-            if matched:
-                found.append(Entry(Parcel(event), matched))
-        return found
-
-    async def _wait(self, condition: Callable[[], Awaitable[None]]) -> None:
-        """Return when `condition` does, or when the stream was closed."""
-        if self._closed:
-            return
-        try:
-            async with asyncio.timeout(None) as self._waiting:
-                await condition()
-        except TimeoutError:
-            if not self._closed:
-                raise
-        finally:
-            self._waiting = None
 
     # -- both -----------------------------------------------------------------------------------------------------
 
@@ -447,29 +481,18 @@ class Connection:
             if attachment is None or parcel.event.seq <= attachment.since:
                 continue  # unsubscribed; or since then subscribed anew, from a later event on
             current = attachment.subscription
-            refusal = self.ask(parcel, current.purpose, answers)
+            refusal = self.ask(parcel, current, answers)
             if refusal is None:
                 admitted.append(current)
             elif refusal is not Refusal.AUDIENCE:  # that one was never meant for this subscriber
                 refused.append(current)
         if refused:
             self._shared.recorder.note(parcel, self.wire, Outcome.REFUSED, refused)
-        return Entry(parcel, admitted) if admitted else None
+        if not admitted:
+            return None
+        shown = parcel if self._views is None or answers is not None else self._views.of(entry)
+        return None if shown is None else Entry(shown, admitted)
 
-    def ask(self, parcel: Parcel, purpose: str | None, answers: Answers | None = None) -> Refusal | None:
-        """What the gate says of the event for a subscription of this viewer with `purpose`."""
-        subject = self.viewer.principal.subject
-        if answers is None:
-            return self._shared.gate.admits(parcel.event, subject, purpose)
-        key = (parcel, subject, purpose)
-        if key not in answers:
-            answers[key] = self._shared.gate.admits(parcel.event, subject, purpose)
-        return answers[key]
-
-
-def add_to(index: TopicIndex[Attachment], attachment: Attachment) -> None:
-    """Put an attachment into an index under its subscription's patterns and filter."""
-    subscription = attachment.subscription
-    # What was accepted at subscribe stays accepted: the schema that declared a key may have gone since.
-    compiled = compile_filter(subscription.filter, lambda _key: True)
-    index.add(attachment, [glob(pattern) for pattern in subscription.topics], compiled)
+    def ask(self, parcel: Parcel, subscription: Subscription, answers: Answers | None = None) -> Refusal | None:
+        """What the gate says of the event for a subscription of this viewer."""
+        return asked(self._shared.gate, parcel, self.viewer.principal.subject, subscription, answers)

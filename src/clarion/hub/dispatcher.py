@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from clarion.clock import Clock
 from clarion.errors import StoreUnavailable
 from clarion.gate import Gate, Refusal
-from clarion.hub.connection import Answers, Attachment, Connection, add_to
+from clarion.hub.attachment import Addressee, Answers, Attachment, add_to
 from clarion.hub.index import TopicIndex, Unmatchable
 from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, Parcel
@@ -52,6 +52,17 @@ class _Tenant:
     position: int | None = None
 
 
+class _Sole:
+    """One event, and the connections that it comes to by their only subscription: most of what is pushed. Nothing else
+    is made for each of them, so that a thousand streams cost a thousand frames."""
+
+    __slots__ = ("attachments", "parcel")
+
+    def __init__(self) -> None:
+        self.parcel: Parcel | None = None
+        self.attachments: list[Attachment] = []
+
+
 class Dispatcher:
     """One per process. `run` is its only task; everything else is called on the event loop and does not wait.
 
@@ -75,7 +86,7 @@ class Dispatcher:
     # -- the switchboard ------------------------------------------------------------------------------------------
 
     def add(self, attachment: Attachment) -> None:
-        add_to(self._tenant(attachment.connection.tenant).index, attachment)
+        add_to(self._tenant(attachment.connection.tenant).index, [attachment])
 
     def remove(self, attachment: Attachment) -> None:
         self._tenant(attachment.connection.tenant).index.remove(attachment)
@@ -172,29 +183,48 @@ class Dispatcher:
     def _dispatch(self, batch: Sequence[Stored]) -> None:
         """Match the whole batch, then hand it over: what fails before that leaves nothing changed."""
         began = self._clock.monotonic()
+        sole = _Sole()
         try:
-            outgoing = self._match(batch)
+            outgoing = self._match(batch, sole if len(batch) == 1 else None)
         except BaseException:
             self._recorder.discard()
             raise
         self._offset = batch[-1].offset
         self._pass(batch)
+        if sole.parcel is not None:
+            self._hand_over(sole.parcel, sole.attachments)
         for connection, entries in outgoing.items():
             connection.deliver(entries)
         deliveries = self._recorder.commit()
         self._recorder.totals.events += len(batch)
-        if outgoing:
+        if outgoing or sole.attachments:
             logger.info(
                 "delivery_batch",
                 events=len(batch),
-                connections=len(outgoing),
+                connections=len(outgoing) + len(sole.attachments),
                 deliveries=deliveries,
                 lag_ms=round((self._clock.now() - batch[0].event.recorded_at) / 1000, 2),
                 took_ms=round((self._clock.monotonic() - began) * 1000, 2),
             )
 
-    def _match(self, batch: Sequence[Stored]) -> dict[Connection, list[Entry]]:
-        outgoing: dict[Connection, list[Entry]] = {}
+    def _hand_over(self, parcel: Parcel, attachments: Sequence[Attachment]) -> None:
+        """One event to connections with one subscription each."""
+        taken: dict[str, list[str]] = {}
+        for attachment in attachments:
+            connection = attachment.connection
+            if connection.take(parcel, attachment.alone):
+                ids = taken.get(connection.wire)
+                if ids is None:
+                    ids = taken[connection.wire] = []
+                ids.append(attachment.id)
+            else:
+                connection.deliver([Entry(parcel, [attachment.subscription])])
+        for wire, ids in taken.items():
+            self._recorder.note_ids(parcel, wire, Outcome.DELIVERED, ids)
+
+    def _match(self, batch: Sequence[Stored], sole: _Sole | None) -> dict[Addressee, list[Entry]]:
+        """What each connection is to get; into `sole`, where there is one event, those who get it the shorter way."""
+        outgoing: dict[Addressee, list[Entry]] = {}
         for stored in batch:
             event = stored.event
             index = self._tenant(event.tenant).index
@@ -207,7 +237,7 @@ class Dispatcher:
                         attachment.connection.fail(error.__cause__)
             event.forget()
             if attachments:
-                self._address(event, attachments, outgoing)
+                self._address(event, attachments, outgoing, sole)
         return outgoing
 
     def _pass(self, batch: Sequence[Stored]) -> None:
@@ -223,22 +253,32 @@ class Dispatcher:
             tenant.position = event.seq
 
     def _address(
-        self, event: Event, attachments: Sequence[Attachment], outgoing: dict[Connection, list[Entry]]
+        self,
+        event: Event,
+        attachments: Sequence[Attachment],
+        outgoing: dict[Addressee, list[Entry]],
+        sole: _Sole | None,
     ) -> None:
         """Add the event to the entries of every connection with a subscription that may see it."""
-        guarded = event.audience is not None or event.expires_at is not None or bool(event.subjects)
+        guarded = event.audience is not None or event.expires_at is not None or bool(event.subjects or event.attributes)
         parcel = Parcel(event)
+        if sole is not None:
+            sole.parcel = parcel
         answers: Answers = {}
+        seq = event.seq
         for attachment in attachments:
-            if event.seq <= attachment.since:
+            if seq <= attachment.since:
                 continue
             connection, subscription = attachment.connection, attachment.subscription
             if guarded:
-                refusal = connection.ask(parcel, subscription.purpose, answers)
+                refusal = connection.ask(parcel, subscription, answers)
                 if refusal is not None:
                     if refusal is not Refusal.AUDIENCE:
                         self._recorder.note(parcel, connection.wire, Outcome.REFUSED, (subscription,))
                     continue
+            if sole is not None and connection.is_sole:
+                sole.attachments.append(attachment)
+                continue
             entries = outgoing.get(connection)
             if entries is None:
                 outgoing[connection] = [Entry(parcel, [subscription])]

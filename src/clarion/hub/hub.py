@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from clarion.catalog import Catalog
 from clarion.clock import Clock, SystemClock
-from clarion.errors import CloseReason, LimitExceeded, StoreUnavailable
+from clarion.errors import CloseReason, Forbidden, LimitExceeded, StoreUnavailable
 from clarion.gate import Gate
-from clarion.hub.connection import Answers, Connection, Shared
+from clarion.hub.attachment import Answers
+from clarion.hub.connection import Connection
 from clarion.hub.dispatcher import Dispatcher
-from clarion.hub.protocols import Framing, Sink, Viewer
+from clarion.hub.protocols import Framing, Lens, Sink, Viewer
+from clarion.hub.reading import Reader
 from clarion.hub.recorder import Recorder, Totals
 from clarion.hub.ring import DEFAULT_RING_BUDGET, RING_CAPACITY, RingBudget
 from clarion.hub.services import ConsentService, DeliveryService, SubscriptionService, TopicService
+from clarion.hub.shared import Shared
 from clarion.ids import Randomness
 from clarion.logs import get_logger, origin
 from clarion.model import MICROSECONDS, Bounds, Draft, Principal, Start, Subscription
@@ -51,6 +54,9 @@ RETRY_SECONDS = 1.0
 
 CONCURRENT_REPLAYS = 4
 """Pages of replays in memory at the same time, so that returning clients do not crowd out the live ones."""
+
+MAX_REVOKED = 10_000
+"""Revoked credentials that are remembered for requests which are still coming in."""
 
 MAX_CONNECTIONS_PER_PRINCIPAL = 10_000
 """Open streams of one principal, so that one does not take all that its tenant may have."""
@@ -125,13 +131,17 @@ class Hub:
             budget=RingBudget(self.limits.ring_budget),
             pages=asyncio.Semaphore(CONCURRENT_REPLAYS),
             ring_capacity=self.limits.ring_capacity,
+            clock=self.clock,
         )
         self._clients: dict[tuple[str, str, str], _Client] = {}
         self._tenants: dict[str, dict[Connection, None]] = {}
+        self._streams: Counter[str] = Counter()
         self._principals: Counter[Principal] = Counter()
-        self._heartbeats: deque[tuple[float, Connection]] = deque()
+        self._heartbeats: OrderedDict[Connection, float] = OrderedDict()
+        """When each open stream is due next, the soonest first."""
         self._opened = asyncio.Event()
         self._closing = False
+        self._revoked: OrderedDict[str, None] = OrderedDict()
         self.faults: dict[str, str] = {}
         """Background work that failed unexpectedly when it last ran, and with which error; empty when all is well."""
         self.topics = TopicService(backend.topics, catalog or Catalog(), limit=self.limits.declared_topics)
@@ -140,6 +150,7 @@ class Hub:
         )
         self.consent = ConsentService(backend.consents, self._gate, self, self.clock)
         self.deliveries = DeliveryService(backend.audit)
+        self.reader = Reader(self._shared, self._dispatcher)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -170,6 +181,12 @@ class Hub:
         self._closing = True
         for connection in list(self.connections()):
             connection.close(CloseReason.SERVER_STOPPING)
+        self.reader.rouse()
+
+    @property
+    def closing(self) -> bool:
+        """It was told to stop."""
+        return self._closing
 
     async def _supervise(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Begin `work` again whenever it fails: none of it ends the streams or the process."""
@@ -187,15 +204,14 @@ class Hub:
             if not beats:
                 self._opened.clear()
                 await self._opened.wait()
-            wait = beats[0][0] - clock.monotonic()
+            wait = next(iter(beats.values())) - clock.monotonic()
             if wait > 0:
                 await clock.sleep(wait)
             now = clock.monotonic()
-            while beats and beats[0][0] <= now:
-                _, connection = beats.popleft()
-                if connection.close_reason is None:
-                    beats.append((now + HEARTBEAT_SECONDS, connection))
-                    connection.heartbeat()
+            while beats and (first := next(iter(beats))) and beats[first] <= now:
+                beats[first] = now + HEARTBEAT_SECONDS
+                beats.move_to_end(first)
+                first.heartbeat()
             self.faults.pop("heartbeats", None)
 
     async def _retain(self) -> None:
@@ -234,52 +250,81 @@ class Hub:
     # -- streams --------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def connect(self, viewer: Viewer, framing: Framing, sink: Sink) -> AsyncIterator[Stream]:
-        """A stream of `viewer`, with the client's active subscriptions; closed when the block ends.
+    async def connect(
+        self,
+        viewer: Viewer,
+        framing: Framing,
+        sink: Sink,
+        *,
+        own: Sequence[Subscription] | None = None,
+        lens: Lens | None = None,
+    ) -> AsyncIterator[Stream]:
+        """A stream of `viewer`, with the client's active subscriptions, or with subscriptions of its `own` that live
+        no longer than it does, seen through `lens`; closed when the block ends.
 
         Raises LimitExceeded, and StoreUnavailable also while the hub is closing.
         """
         principal = viewer.principal
         if self._closing:
             raise StoreUnavailable("the server is stopping; connect again shortly")
-        siblings = self._tenants.get(principal.tenant, {})
-        if len(siblings) >= self.limits.connections:
+        with self.counted(principal):
+            connection = Connection(viewer, framing, sink, shared=self._shared, switchboard=self._dispatcher, lens=lens)
+            siblings = self._tenants.setdefault(principal.tenant, {})
+            siblings[connection] = None
+            try:
+                self.check_credential(viewer.credential)  # from here on `end` finds it
+                bounds = await self._backend.log.bounds(principal.tenant)
+                if own is None:
+                    await self._load(connection)
+                else:
+                    for subscription in own:
+                        connection.attach(subscription, since=0)
+                self._heartbeats[connection] = self.clock.monotonic() + HEARTBEAT_SECONDS
+                self._opened.set()
+                yield Stream(connection, bounds)
+            finally:
+                connection.close(CloseReason.CLIENT_GONE)
+                self._heartbeats.pop(connection, None)
+                if own is None:
+                    self._unload(connection)
+                del siblings[connection]
+                if not siblings:
+                    self._tenants.pop(principal.tenant, None)
+
+    @contextmanager
+    def counted(self, principal: Principal) -> Iterator[None]:
+        """An open stream of `principal` counts while the block runs, also one that is no connection.
+
+        Raises LimitExceeded.
+        """
+        tenant, limits = principal.tenant, self.limits
+        if self._streams[tenant] >= limits.connections:
             raise LimitExceeded(
-                f"this tenant has {len(siblings)} open streams, its limit; close one first",
-                details={"limit": "connections", "max": self.limits.connections},
+                f"this tenant has {self._streams[tenant]} open streams, its limit; close one first",
+                details={"limit": "connections", "max": limits.connections},
             )
-        if self._principals[principal] >= self.limits.connections_per_principal:
+        if self._principals[principal] >= limits.connections_per_principal:
             raise LimitExceeded(
                 f"you have {self._principals[principal]} open streams, the limit of one principal; close one first",
-                details={"limit": "connections_per_principal", "max": self.limits.connections_per_principal},
+                details={"limit": "connections_per_principal", "max": limits.connections_per_principal},
             )
-        connection = Connection(viewer, framing, sink, shared=self._shared, switchboard=self._dispatcher)
-        key = (principal.tenant, principal.subject, viewer.client_id)
-        siblings = self._tenants.setdefault(principal.tenant, siblings)
-        client = self._clients.setdefault(key, _Client())
-        client.connections.append(connection)
-        siblings[connection] = None
+        self._streams[tenant] += 1
         self._principals[principal] += 1
         try:
-            bounds = await self._backend.log.bounds(principal.tenant)
-            await self._load(connection, client, key)
-            self._heartbeats.append((self.clock.monotonic() + HEARTBEAT_SECONDS, connection))
-            self._opened.set()
-            yield Stream(connection, bounds)
+            yield
         finally:
-            connection.close(CloseReason.CLIENT_GONE)
-            client.connections.remove(connection)
-            if not client.connections:
-                self._clients.pop(key, None)
-            del siblings[connection]
-            if not siblings:
-                self._tenants.pop(principal.tenant, None)
+            self._streams[tenant] -= 1
             self._principals[principal] -= 1
+            if not self._streams[tenant]:
+                del self._streams[tenant]
             if not self._principals[principal]:
                 del self._principals[principal]
 
-    async def _load(self, connection: Connection, client: _Client, key: tuple[str, str, str]) -> None:
+    async def _load(self, connection: Connection) -> None:
         """Attach the client's subscriptions as they are, also when they change while they are read."""
+        key = _client_of(connection)
+        client = self._clients.setdefault(key, _Client())
+        client.connections.append(connection)
         while True:
             changes = client.changes
             subscriptions = await self._backend.subscriptions.of_client(*key)
@@ -288,12 +333,29 @@ class Hub:
         for subscription in subscriptions:
             connection.attach(subscription, since=0)
 
+    def _unload(self, connection: Connection) -> None:
+        client = self._clients.get(_client_of(connection))
+        if client is not None and connection in client.connections:
+            client.connections.remove(connection)
+            if not client.connections:
+                del self._clients[_client_of(connection)]
+
     def end(self, credential: str) -> int:
-        """End the streams that were opened with a credential, which was revoked; answers how many."""
+        """End what was opened with a credential, which was revoked, and refuse what is still being opened with it;
+        answers how many streams."""
+        self._revoked[credential] = None
+        if len(self._revoked) > MAX_REVOKED:
+            self._revoked.popitem(last=False)
+        self.reader.rouse(credential=credential)
         ended = [connection for connection in self.connections() if connection.viewer.credential == credential]
         for connection in ended:
             connection.close(CloseReason.REVOKED)
         return len(ended)
+
+    def check_credential(self, credential: str) -> None:
+        """Raises Forbidden when it was revoked since its request came in: a body may arrive long after its key."""
+        if credential in self._revoked:
+            raise Forbidden("your access was revoked", details={"reason": "Access revoked"})
 
     def connections(self, tenant: str | None = None) -> Iterator[Connection]:
         """The open streams, of one tenant or of all."""
@@ -347,6 +409,11 @@ class Hub:
     # -- observation ----------------------------------------------------------------------------------------------
 
     @property
+    def recorder(self) -> Recorder:
+        """Where a source outside of the log notes what it delivered."""
+        return self._recorder
+
+    @property
     def totals(self) -> Totals:
         return self._recorder.totals
 
@@ -358,3 +425,8 @@ class Hub:
     def failing(self) -> str | None:
         """Why events are not dispatched right now; None when they are."""
         return self._dispatcher.failing
+
+
+def _client_of(connection: Connection) -> tuple[str, str, str]:
+    viewer = connection.viewer
+    return viewer.principal.tenant, viewer.principal.subject, viewer.client_id

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from clarion.hub.protocols import Framing, Opening, Sink
+from clarion.hub.protocols import Framing, Opening, Settling, Sink
 from clarion.hub.recorder import Recorder
-from clarion.hub.ring import Entry
-from clarion.model import Outcome, Position
+from clarion.hub.ring import Entry, Parcel
+from clarion.model import Outcome, Position, Subscription
 
 __all__ = ["Admit", "Outlet", "TransportFailed"]
 
@@ -35,11 +35,13 @@ class Outlet:
     Raises TransportFailed when the transport is gone, and whatever a framing raises: either ends the stream.
     """
 
-    __slots__ = ("_framing", "_recorder", "_sink", "epoch", "handed")
+    __slots__ = ("_framing", "_recorder", "_settling", "_sink", "epoch", "handed", "wire")
 
     def __init__(self, framing: Framing, sink: Sink, recorder: Recorder) -> None:
         self._framing = framing
+        self.wire = framing.name
         self._sink = sink
+        self._settling = sink if isinstance(sink, Settling) else None
         self._recorder = recorder
         self.epoch = ""
         """Names the positions; empty until the stream begins."""
@@ -47,12 +49,10 @@ class Outlet:
         """The seq of the last event that was handed over, or that the stream continues after."""
 
     @property
-    def wire(self) -> str:
-        return self._framing.name
-
-    @property
     def paused(self) -> bool:
         try:
+            if self._settling is not None and self._settling.settled is not None:
+                self._sink, self._settling = self._settling.settled, None
             return self._sink.paused
         except Exception as error:
             raise TransportFailed(type(error).__name__) from error
@@ -60,6 +60,25 @@ class Outlet:
     async def writable(self) -> None:
         """Return when the transport takes more, or is gone."""
         await self._sink.writable()
+
+    def send_one(self, parcel: Parcel, subscriptions: Sequence[Subscription]) -> bool:
+        """Write an event that is admitted, unless the transport pauses; answers whether it took it, which the caller
+        notes. For the one event at a time that most of what is pushed is: nothing is made for it but the frame."""
+        if self._settling is None:
+            try:
+                if self._sink.paused:
+                    return False
+            except Exception as error:
+                raise TransportFailed(type(error).__name__) from error
+        elif self.paused:
+            return False
+        data = self._framing.event(parcel, subscriptions, parcel.position(self.epoch))
+        try:
+            self._sink.write(data)
+        except Exception as error:
+            raise TransportFailed(type(error).__name__) from error
+        self.handed = parcel.event.seq
+        return True
 
     def send(self, entries: Sequence[Entry], before: bytes = b"", admit: Admit | None = None) -> int:
         """Write entries, `before` in front of them, until the transport pauses; answers how many it took.
@@ -100,9 +119,9 @@ class Outlet:
         frames = [framing.event(parcel, those, parcel.position(epoch)) for parcel, those in entries]
         self._hand(b"".join((before, *frames)) if before or len(frames) > 1 else frames[0])
         if entries:
-            name = framing.name
+            wire = self.wire
             for parcel, subscriptions in entries:
-                note(parcel, name, Outcome.DELIVERED, subscriptions)
+                note(parcel, wire, Outcome.DELIVERED, subscriptions)
             self.handed = entries[-1].parcel.event.seq
 
     def _hand(self, data: bytes) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from clarion.errors import ClarionError, CloseReason
 from clarion.hub.ring import Parcel
-from clarion.model import Position, Principal, Subscription, Truncation
+from clarion.model import Event, Position, Principal, Subscription, Truncation
 
-__all__ = ["Framing", "Opening", "Overflow", "Sink", "Viewer"]
+__all__ = ["Framing", "Lens", "Opening", "Overflow", "Settling", "Sink", "Viewer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Overflow(Enum):
 
     DROP_OLDEST = "drop_oldest"
     """Lose the oldest and say so; resuming brings them back."""
+    CATCH_UP = "catch_up"
+    """Lose nothing within retention: go on from the log, at the pace of the reader."""
 
 
 class Framing(Protocol):
@@ -66,6 +69,29 @@ class Framing(Protocol):
         """Everything up to `position` was delivered or did not match."""
         ...
 
+    def failed(self, error: ClarionError) -> bytes:
+        """An event could not be shown; the stream goes on. Empty where the wire has no word for it."""
+        ...
+
+    def closed(self, reason: CloseReason, error: ClarionError | None) -> bytes:
+        """The last frames of a stream that the server ends. Empty where the wire has no word for it."""
+        ...
+
+
+class Lens(Protocol):
+    """What one subscription is shown of an event: the hooks of a server's author, which may take their time.
+
+    It is asked apart from everybody else's, bounded in time by itself, and whatever goes wrong in it keeps the event
+    from this subscription only: nothing is ever shown for want of an answer.
+    """
+
+    async def view(self, event: Event) -> Event | None:
+        """The event, one with another payload in its place, or None when this subscription is not to have it.
+
+        Raises HookFailed, and then it is not shown either; Forbidden when access is gone, which ends the stream.
+        """
+        ...
+
 
 class Sink(Protocol):
     """One connection's transport, seen through its write water marks."""
@@ -81,4 +107,14 @@ class Sink(Protocol):
 
     async def writable(self) -> None:
         """Return when the transport takes more, or is gone."""
+        ...
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """A sink that another one takes the place of, once the stream has begun."""
+
+    @property
+    def settled(self) -> Sink | None:
+        """What is written to from now on; None while this one still is."""
         ...

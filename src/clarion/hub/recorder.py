@@ -6,7 +6,7 @@ connections it concerned (issue 2, "Audit").
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clarion.clock import Clock
@@ -40,14 +40,17 @@ class Recorder:
 
     def note(self, parcel: Parcel, wire: str, outcome: Outcome, subscriptions: Iterable[Subscription]) -> None:
         """This became of the parcel's event for these subscriptions."""
+        self.note_ids(parcel, wire, outcome, [subscription.id for subscription in subscriptions])
+
+    def note_ids(self, parcel: Parcel, wire: str, outcome: Outcome, subscription_ids: Sequence[str]) -> None:
+        """As `note`, by their ids."""
         outcomes = parcel.outcomes
         if not outcomes:
             self._noted[id(parcel)] = parcel
         ids = outcomes.get((wire, outcome))
         if ids is None:
             ids = outcomes[wire, outcome] = []
-        for subscription in subscriptions:
-            ids.append(subscription.id)
+        ids.extend(subscription_ids)
 
     def discard(self) -> None:
         """Forget what was noted since the last commit: it did not come about."""

@@ -29,7 +29,7 @@ from clarion.model import (
     TopicDeclaration,
     normal_subject,
 )
-from clarion.stores.protocols import Audit, Consents, DeliveryRow, SubscriptionLimits, Subscriptions, Topics
+from clarion.stores.protocols import Audit, Consents, DeliveryRow, Detach, SubscriptionLimits, Subscriptions, Topics
 from clarion.topics import glob
 
 __all__ = [
@@ -88,6 +88,7 @@ class TopicService:
         self._limit = limit
         self._declared: dict[str, Declared] = {}
         self._changes = 0
+        self._watchers: dict[str, dict[object, Callable[[], None]]] = {}
 
     async def declared(self, tenant: str) -> Declared:
         """The tenant's own declarations; kept in memory, since this process alone changes them."""
@@ -122,6 +123,25 @@ class TopicService:
         finally:  # also after an error: a commit may have happened whose success could not be told
             self._changes += 1
             self._declared.pop(tenant, None)
+        for changed in list(self._watchers.get(tenant, {}).values()):
+            changed()
+
+    def watch(self, tenant: str, changed: Callable[[], None]) -> Detach:
+        """Call `changed` after each declaration of the tenant, until the answer is called."""
+        token = object()
+        self._watchers.setdefault(tenant, {})[token] = changed
+
+        def detach() -> None:
+            watchers = self._watchers.get(tenant, {})
+            watchers.pop(token, None)
+            if not watchers:
+                self._watchers.pop(tenant, None)
+
+        return detach
+
+    async def named(self, tenant: str, pattern: str) -> TopicDeclaration | None:
+        """The declaration of exactly this topic or family; None when there is none."""
+        return self._catalog.named(pattern, await self.declared(tenant))
 
     async def listing(self, tenant: str, category: str | None) -> list[TopicDeclaration]:
         """The catalog, or one category of it. Raises InvalidInput that lists the categories."""

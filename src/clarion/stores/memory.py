@@ -7,7 +7,7 @@ All of it runs on the event loop and nothing waits, so each method is one transa
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -266,8 +266,8 @@ class _MemoryAudit:
         for record in records:
             self._records.append(record)
             counters = self._counters.setdefault(record.tenant, {})
-            for subscription_id in record.subscription_ids:
-                counters[subscription_id] = _counted(counters.get(subscription_id, Counters()), record)
+            for subscription_id, times in Counter(record.subscription_ids).items():
+                counters[subscription_id] = _counted(counters.get(subscription_id, Counters()), record, times)
 
     async def room(self) -> None:
         """Nothing is ever unwritten."""
@@ -307,16 +307,16 @@ class _MemoryAudit:
         return gone
 
 
-def _counted(counters: Counters, record: DeliveryRecord) -> Counters:
-    """`counters` with one more of what `record` says."""
+def _counted(counters: Counters, record: DeliveryRecord, times: int) -> Counters:
+    """`counters` with what `record` says so many times more."""
     match record.outcome:
         case Outcome.DELIVERED:
             last = max(counters.last_delivered_at or record.at, record.at)
-            return replace(counters, delivered=counters.delivered + 1, last_delivered_at=last)
+            return replace(counters, delivered=counters.delivered + times, last_delivered_at=last)
         case Outcome.DROPPED:
-            return replace(counters, dropped=counters.dropped + 1)
+            return replace(counters, dropped=counters.dropped + times)
         case Outcome.REFUSED:
-            return replace(counters, refused=counters.refused + 1)
+            return replace(counters, refused=counters.refused + times)
 
 
 class _MemoryKeys:

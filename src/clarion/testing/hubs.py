@@ -13,7 +13,7 @@ from typing import Any
 from clarion.errors import StoreUnavailable
 from clarion.hub.connection import Connection
 from clarion.hub.hub import Hub, HubLimits
-from clarion.hub.protocols import Framing, Viewer
+from clarion.hub.protocols import Framing, Lens, Viewer
 from clarion.hub.services import ConsentRequest
 from clarion.model import After, Latest, Position, Principal, Start, Subscription
 from clarion.sources.emit import Emission, Emitter, Receipt
@@ -163,12 +163,13 @@ class HubRig:
         sink: FakeSink | None = None,
         credential: str = "key",
         settled: bool = True,
+        lens: Lens | None = None,
     ) -> AsyncIterator[OpenStream]:
         """A stream that runs until the block ends. `settled`: it had its turns, so that unless its transport is paused
         a short replay is done; else it is about to begin."""
         sink = sink or FakeSink()
         viewer = Viewer(Principal(tenant, subject), client, credential)
-        async with self.hub.connect(viewer, self.framing, sink) as stream:
+        async with self.hub.connect(viewer, self.framing, sink, lens=lens) as stream:
             task = asyncio.create_task(stream.run(start or Latest()))
             try:
                 if settled:

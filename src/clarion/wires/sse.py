@@ -21,7 +21,7 @@ from clarion.hub.protocols import Sink
 from clarion.logs import get_logger
 from clarion.model import Bounds, Start
 
-__all__ = ["AsgiSink", "Receive", "Scope", "Send", "UvicornSink", "frame", "make_sink", "serve"]
+__all__ = ["AsgiSink", "Message", "Receive", "Scope", "Send", "UvicornSink", "frame", "make_sink", "serve"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -58,13 +58,19 @@ class _Flow(Protocol):
 class _Transport(Protocol):
     def is_closing(self) -> bool: ...
 
+    def write(self, data: bytes) -> None: ...
+
 
 class _Cycle(Protocol):
-    """A request as uvicorn keeps it: its `send` says nothing of a connection that is gone."""
+    """A request as uvicorn keeps it: its `send` says nothing of a connection that is gone. What `chunked_encoding` and
+    the rest tell of the response is there with httptools only."""
 
     flow: _Flow
     transport: _Transport
     disconnected: bool
+    chunked_encoding: bool | None
+    response_started: bool
+    response_complete: bool
 
 
 @types.coroutine
@@ -89,65 +95,92 @@ class AsgiSink:
     transport waits with that one, while no event was handed over yet.
     """
 
-    __slots__ = ("_begun", "_send")
+    __slots__ = ("_carried", "_send", "_taken")
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._begun: tuple[Coroutine[Any, Any, None], Any] | None = None
+        self._carried: asyncio.Task[None] | None = None
+        """Carries on the `send` that could not end at once."""
+        self._taken = False
+        """The last `send` was waited for until it ended, so that the next need not be probed for: some servers' never
+        end at once, however free the transport is."""
 
     @property
     def paused(self) -> bool:
-        if self._begun is None:
+        if not self._is_busy and not self._taken:
             self._step(b"")
-        return self._begun is not None
+        return self._is_busy
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._carried is not None and not self._carried.done()
 
     def write(self, data: bytes) -> None:
-        if self._begun is not None:
+        if self._is_busy:
             raise RuntimeError("the transport is paused; wait until it is writable")
         self._step(data)
 
     async def writable(self) -> None:
-        while self._begun is not None:
-            begun, self._begun = self._begun, None
-            await _finish(*begun)
-            self._step(b"")
+        while self._carried is not None and not self._carried.done():
+            await asyncio.wait([self._carried])
+            self._taken = True
 
     def _step(self, data: bytes) -> None:
-        """Begin a `send`, which usually ends at once; else keep it, to be finished when there is time to wait."""
+        """Begin a `send`, which usually ends at once; else have it carried on. Raises what the last one raised."""
+        carried, self._carried, self._taken = self._carried, None, False
+        if carried is not None:
+            carried.result()
         message = {"type": "http.response.body", "body": data, "more_body": True}
         coroutine = cast("Coroutine[Any, Any, None]", self._send(message))
         try:
             waiting_for = coroutine.send(None)
         except StopIteration:
             return
-        self._begun = (coroutine, waiting_for)
+        self._carried = asyncio.ensure_future(_carry_on(coroutine, waiting_for))
+
+
+async def _carry_on(coroutine: Coroutine[Any, Any, None], waiting_for: Any) -> None:
+    await _finish(coroutine, waiting_for)
 
 
 class UvicornSink(AsgiSink):
-    """As above, with uvicorn's own word on whether the transport is paused, and whether it is still there."""
+    """As above, with uvicorn's own word on whether the transport is paused, and whether it is still there.
 
-    __slots__ = ("_cycle", "_flow")
+    Within a chunked response that has begun, a chunk is written as uvicorn would write it, without the coroutine that
+    it needs for that: at a thousand streams the coroutines take longer than the sockets.
+    """
+
+    __slots__ = ("_begun", "_chunks", "_cycle", "_flow", "_transport")
 
     def __init__(self, send: Send, cycle: _Cycle) -> None:
         super().__init__(send)
         self._cycle = cycle
         self._flow = cycle.flow
+        self._transport = cycle.transport
+        self._chunks = all(hasattr(cycle, name) for name in ("chunked_encoding", "response_started"))
+        self._begun = False
+        """A chunked response is known to have begun."""
 
     @property
     def paused(self) -> bool:
-        return self._flow.write_paused or self._begun is not None
+        return self._flow.write_paused or (self._carried is not None and not self._carried.done())
 
     def write(self, data: bytes) -> None:
         """Raises ConnectionResetError when the connection is gone: uvicorn would take `data` and drop it."""
-        if self._cycle.disconnected or self._cycle.transport.is_closing():
+        cycle, transport = self._cycle, self._transport
+        if cycle.disconnected or cycle.response_complete or transport.is_closing():
             raise ConnectionResetError("the connection is gone")
-        AsgiSink.write(self, data)
+        if self._begun and data and self._carried is None:
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        elif self._chunks and cycle.response_started and cycle.chunked_encoding and not self._begun:
+            self._begun = True
+            self.write(data)
+        else:
+            AsgiSink.write(self, data)
 
     async def writable(self) -> None:
         await self._flow.drain()
-        if self._begun is not None:
-            begun, self._begun = self._begun, None
-            await _finish(*begun)
+        await AsgiSink.writable(self)
 
 
 def make_sink(send: Send) -> Sink:
@@ -158,6 +191,7 @@ def make_sink(send: Send) -> Sink:
         isinstance(getattr(flow, "write_paused", None), bool)
         and hasattr(flow, "drain")
         and isinstance(getattr(cycle, "disconnected", None), bool)
+        and isinstance(getattr(cycle, "response_complete", None), bool)
         and hasattr(transport, "is_closing")
     ):
         return UvicornSink(send, cast("_Cycle", cycle))

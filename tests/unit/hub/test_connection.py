@@ -9,9 +9,10 @@ import pytest
 
 from clarion.errors import CloseReason
 from clarion.hub import outlet
-from clarion.hub.connection import REPLAY_PAGE, Phase
+from clarion.hub.connection import REPLAY_PAGE
 from clarion.hub.hub import HEARTBEAT_SECONDS, HubLimits
 from clarion.hub.ring import RING_CAPACITY
+from clarion.hub.shared import Phase
 from clarion.model import After, Earliest, Latest, Outcome, Position, SubjectConsent
 from clarion.stores.memory import open_memory
 from clarion.stores.protocols import Page, Retention
@@ -166,7 +167,7 @@ async def test_replay_goes_at_the_pace_of_the_transport_and_loses_nothing() -> N
 async def test_a_heartbeat_during_replay_never_passes_what_is_still_to_come() -> None:
     async with opened_hub() as rig:
         await rig.subscribe()
-        await rig.emit_some(1000)
+        await rig.emit_some(6 * REPLAY_PAGE)
         async with rig.stream(Earliest(), sink=FakeSink(room=2)) as stream:
             for _ in range(30):
                 await resumed(stream, room=1)

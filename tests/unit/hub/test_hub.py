@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from clarion.errors import CloseReason, LimitExceeded, NotFound, StoreUnavailable
-from clarion.hub.connection import Phase
 from clarion.hub.hub import Hub, HubLimits
 from clarion.hub.protocols import Viewer
 from clarion.hub.services import ConsentRequest
+from clarion.hub.shared import Phase
 from clarion.model import MICROSECONDS, Earliest, Principal, Subscription
 from clarion.stores.memory import open_memory
 from clarion.testing.clock import FakeClock

@@ -12,14 +12,15 @@ import pytest
 from clarion.errors import CloseReason, StoreUnavailable
 from clarion.filters import compile_filter
 from clarion.gate import Gate
-from clarion.hub import connection
-from clarion.hub.connection import REPLAY_BYTES, Phase
+from clarion.hub import attachment
+from clarion.hub.connection import REPLAY_BYTES, Connection
 from clarion.hub.dispatcher import AUDIT_STUCK, RETRY_SECONDS
 from clarion.hub.hub import CONCURRENT_REPLAYS, HEARTBEAT_SECONDS, HubLimits
 from clarion.hub.index import TopicIndex, Unmatchable
 from clarion.hub.outlet import WRITE_CHUNK
 from clarion.hub.protocols import Overflow
 from clarion.hub.ring import Entry, Parcel, Ring, RingBudget
+from clarion.hub.shared import Phase
 from clarion.model import Earliest, Event, Position, Principal, SubjectConsent, Subscription
 from clarion.sources.emit import Emission
 from clarion.stores.memory import open_memory
@@ -460,7 +461,7 @@ async def test_a_filter_that_raises_ends_its_own_stream_and_no_other(
     monkeypatch: pytest.MonkeyPatch, start: Earliest | None
 ) -> None:
     monkeypatch.setattr(
-        connection, "compile_filter", lambda wanted, known: Broken() if wanted else compile_filter(wanted, known)
+        attachment, "compile_filter", lambda wanted, known: Broken() if wanted else compile_filter(wanted, known)
     )
     async with opened_hub() as rig:
         await rig.subscribe()
@@ -551,10 +552,10 @@ async def test_heartbeats_go_on_after_a_beat_that_nobody_expected_to_fail(monkey
     async with opened_hub() as rig, rig.stream() as stream:
         with monkeypatch.context() as patch:
 
-            def failing(_connection: connection.Connection) -> None:
+            def failing(_connection: Connection) -> None:
                 raise ZeroDivisionError
 
-            patch.setattr(connection.Connection, "heartbeat", failing)
+            patch.setattr(Connection, "heartbeat", failing)
             await rig.clock.advance(HEARTBEAT_SECONDS)
             assert rig.hub.faults == {"heartbeats": "ZeroDivisionError"}
         await rig.clock.advance(HEARTBEAT_SECONDS)

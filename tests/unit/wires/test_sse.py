@@ -13,8 +13,14 @@ from clarion.wires.sse import AsgiSink, UvicornSink, make_sink
 class Transport:
     closing = False
 
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
     def is_closing(self) -> bool:
         return self.closing
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
 
 
 class Flow:
@@ -29,6 +35,8 @@ class Cycle:
 
     def __init__(self) -> None:
         self.flow, self.transport, self.disconnected = Flow(), Transport(), False
+        self.response_started, self.response_complete = True, False
+        self.chunked_encoding: bool | None = False
         self.bodies: list[bytes] = []
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
@@ -48,12 +56,32 @@ async def test_a_write_reaches_the_transport_at_once() -> None:
     assert sink.paused
 
 
-@pytest.mark.parametrize("how", ["disconnected", "closing"])
+async def test_a_chunk_is_written_as_the_server_would_and_an_empty_one_never_is() -> None:
+    """An empty chunk would end the response."""
+    cycle = Cycle()
+    cycle.chunked_encoding = True
+    sink = make_sink(cycle.send)
+    sink.write(b"frame" * 4)
+    sink.write(b"")
+    assert cycle.transport.written == [b"14\r\nframeframeframeframe\r\n"]
+    assert cycle.bodies == [b""]
+
+
+async def test_before_the_response_has_begun_the_server_writes_by_itself() -> None:
+    cycle = Cycle()
+    cycle.chunked_encoding, cycle.response_started = True, False
+    make_sink(cycle.send).write(b"frame")
+    assert (cycle.transport.written, cycle.bodies) == ([], [b"frame"])
+
+
+@pytest.mark.parametrize("how", ["disconnected", "closing", "complete"])
 async def test_a_write_to_a_connection_that_is_gone_raises(how: str) -> None:
     cycle = Cycle()
     sink = make_sink(cycle.send)
     if how == "closing":
         cycle.transport.closing = True
+    elif how == "complete":
+        cycle.response_complete = True
     else:
         cycle.disconnected = True
     with pytest.raises(ConnectionResetError):

@@ -22,7 +22,10 @@ from clarion.stores.sqlite.schema import migrations_of
 from clarion.stores.sqlite.subscriptions import SqliteSubscriptions
 from clarion.stores.sqlite.topics import SqliteTopics
 
-__all__ = ["Synchronous", "open_sqlite"]
+__all__ = ["FILES", "Synchronous", "open_sqlite"]
+
+FILES = ("clarion.db", "audit.db")
+"""The names of the two databases in a directory."""
 
 _READERS = 2
 """Threads that read `clarion.db`: one long replay does not hold up the dispatcher."""
@@ -31,6 +34,7 @@ _READERS = 2
 async def open_sqlite(
     directory: Path,
     *,
+    files: tuple[str, str] = FILES,
     synchronous: Synchronous = "FULL",
     busy_timeout: float = 5.0,
     randomness: Randomness = secrets.token_bytes,
@@ -42,8 +46,8 @@ async def open_sqlite(
     the caller's to ensure. Raises SchemaTooNew, StoreUnavailable, or OSError when the directory cannot be made.
     """
     directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, before anything is served
-    main = Database(directory / "clarion.db", migrations_of("log"), synchronous, busy_timeout)
-    beside = Database(directory / "audit.db", migrations_of("audit"), "NORMAL", busy_timeout)
+    main = Database(directory / files[0], migrations_of("log"), synchronous, busy_timeout)
+    beside = Database(directory / files[1], migrations_of("audit"), "NORMAL", busy_timeout)
     readers = Readers(main, threads=_READERS, name="clarion-read")
     log = SqliteLog(main, readers, randomness)
     audit = SqliteAudit(beside)

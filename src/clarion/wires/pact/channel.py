@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
 from clarion.encoding import encode
-from clarion.errors import InvalidInput, MissingParameter
+from clarion.errors import ClarionError, CloseReason, InvalidInput, MissingParameter
 from clarion.hub.hub import Hub
 from clarion.hub.protocols import Opening, Overflow, Viewer
 from clarion.hub.ring import Parcel
@@ -130,6 +130,14 @@ class PactFraming:
 
     def heartbeat(self, position: Position) -> bytes:
         return _notification("heartbeat", {"cursor": position.seq}, str(position))
+
+    def failed(self, error: ClarionError) -> bytes:
+        """The side channel has no word for it; the audit has."""
+        return b""
+
+    def closed(self, reason: CloseReason, error: ClarionError | None) -> bytes:
+        """The end of the response says it all."""
+        return b""
 
 
 def start_of(cursor: str | None, last_event_id: str | None, bounds: Bounds) -> Start:
