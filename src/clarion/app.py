@@ -5,6 +5,7 @@ Streams are raw ASGI, in front of Starlette; `/mcp` is the official SDK's own ap
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -31,18 +32,26 @@ from clarion.api.keys import KeyEndpoints
 from clarion.api.operations import OperationsEndpoints
 from clarion.api.topics import TopicEndpoints
 from clarion.auth.keys import Authenticator, KeyService, require
+from clarion.catalog_offer import CatalogOffer
 from clarion.errors import ClarionError, Forbidden, StoreUnavailable, Unauthenticated
 from clarion.hub.hub import Hub
 from clarion.model import ApiKey, Principal, Role
 from clarion.settings import Settings
 from clarion.sources.emit import Emitter
 from clarion.sources.inbound import InboundSource
+from clarion.wires.mcp_events.protocol import Caller
+from clarion.wires.mcp_events.sdk import Context, EventsBinding, EventsExtension
+from clarion.wires.mcp_events.service import EventsService
+from clarion.wires.mcp_events.sinks import EventsLayer
 from clarion.wires.pact import PUSH_PATH, push_endpoint, push_tools
 from clarion.wires.sse import Receive, Scope, Send
 
 __all__ = ["MCP_PATH", "App", "Guard"]
 
 MCP_PATH = "/mcp"
+
+EVENT_TYPES_PER_PAGE = 25
+"""Event types on a page of `events/list`: each has two schemas."""
 
 INSTRUCTIONS = (
     "Clarion pushes events to you the moment they happen. Call list_topics to see what there is, then subscribe with "
@@ -101,11 +110,15 @@ class App:
         self._guard = Guard(settings)
         self._authenticator = authenticator
         self._push = push_endpoint(hub)
-        self.mcp = _mcp_server(hub, authenticator, settings)
-        self._mcp_app = self.mcp.streamable_http_app(
-            streamable_http_path=MCP_PATH,
-            stateless_http=True,
-            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        self._events = EventsService(CatalogOffer(hub), page_size=EVENT_TYPES_PER_PAGE)
+        self._events.ending = asyncio.Event()
+        self.mcp = _mcp_server(hub, self._events, authenticator, settings)
+        self._mcp_app = EventsLayer(
+            self.mcp.streamable_http_app(
+                streamable_http_path=MCP_PATH,
+                stateless_http=True,
+                transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+            )
         )
         self._api = _api(hub, authenticator, keys, emitter, sources, metrics_public=settings.metrics_public)
         self._entry: Callable[[Scope, Receive, Send], Any] = self._route
@@ -117,6 +130,12 @@ class App:
                 allow_headers=["*"],
                 expose_headers=["mcp-session-id"],
             )
+
+    def close(self) -> None:
+        """End everything that is open for long; called as soon as the server is told to stop."""
+        if self._events.ending is not None:
+            self._events.ending.set()
+        self.hub.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -193,13 +212,19 @@ class _Verifier:
 
 def _caller() -> Principal:
     """Whose tool call is being served."""
+    return _identify(None).principal
+
+
+def _identify(_ctx: Context | None) -> Caller:
+    """Who sent the request that is being served."""
     token = get_access_token()
     if token is None or token.subject is None or token.claims is None:
         raise Unauthenticated()
-    return Principal(token.claims["tenant"], token.subject)
+    principal = Principal(token.claims["tenant"], token.subject)
+    return Caller(principal, "mcp", token.claims["key_id"], authenticated=True)
 
 
-def _mcp_server(hub: Hub, authenticator: Authenticator, settings: Settings) -> MCPServer[Any]:
+def _mcp_server(hub: Hub, service: EventsService, authenticator: Authenticator, settings: Settings) -> MCPServer[Any]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     auth = AuthSettings(
         # Keys are made here, by `clarion keys`; there is no OAuth server, and no metadata names one.
@@ -207,6 +232,11 @@ def _mcp_server(hub: Hub, authenticator: Authenticator, settings: Settings) -> M
         resource_server_url=None,
         required_scopes=[Role.SUBSCRIBER.value],
     )
+
+    async def serving() -> EventsService:
+        return service
+
+    events = EventsBinding(serving, _identify, ending=lambda: service.ending)
     return MCPServer(
         "clarion",
         title="Clarion",
@@ -215,6 +245,8 @@ def _mcp_server(hub: Hub, authenticator: Authenticator, settings: Settings) -> M
         auth=auth,
         token_verifier=_Verifier(authenticator),
         tools=push_tools(hub, _caller),
+        extensions=[EventsExtension(events)],
+        middleware=[events.middleware],
         log_level="WARNING",
     )
 

@@ -84,6 +84,10 @@ class Catalog:
         """The declaration that speaks for `topic`; None when none fits."""
         return self._find(topic, declared)[0]
 
+    def named(self, pattern: str, declared: Declared = NONE_DECLARED) -> TopicDeclaration | None:
+        """The declaration of exactly this topic or family, as `listing` has it; None when there is none."""
+        return declared.get(pattern) or self._built_in.get(pattern)
+
     def category_of(self, topic: str, declared: Declared = NONE_DECLARED) -> str:
         """The category that an event on `topic` is recorded with."""
         found = self._find(topic, declared)[0]

@@ -122,7 +122,7 @@ async def _serve(settings: Settings, directory: DataDirectory, started: Callable
         def stop() -> None:
             server.force_exit = server.should_exit  # a second signal does not wait for requests
             server.should_exit = True
-            app.hub.close()  # uvicorn would wait for open streams
+            app.close()  # uvicorn would wait for open streams
 
         _on_signals(stop)
         host, port = listener.getsockname()[:2]

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from clarion.api.http import error_response, json_response
 from clarion.api.inbound import InboundEndpoint
 from clarion.errors import Forbidden, StoreUnavailable
-from clarion.hub.connection import Phase
 from clarion.hub.hub import BACKGROUND, Hub
+from clarion.hub.shared import Phase
 
 __all__ = ["OperationsEndpoints"]
 

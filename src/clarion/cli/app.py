@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ import typer
 
 from clarion.catalog_topics import CATEGORIES
 from clarion.cli.consent import consent
+from clarion.cli.exits import UsageProblem
 from clarion.cli.help import Command, help_unless_called, one_of
 from clarion.cli.keys import keys
 from clarion.cli.options import AsJson, Data, Tenant, Url
@@ -27,6 +30,7 @@ Exit codes:
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _LOG_FORMATS = ("text", "json")
+_MODES = ("poll", "push")
 
 app = typer.Typer(
     name="clarion",
@@ -39,6 +43,23 @@ app = typer.Typer(
 )
 app.add_typer(keys, name="keys")
 app.add_typer(consent, name="consent")
+
+
+class _Misused(UsageProblem):
+    """A UsageProblem that knows its command, whose help it then points to."""
+
+    def __init__(self, message: str, context: typer.Context) -> None:
+        super().__init__(message)
+        self.ctx = context
+
+
+@contextmanager
+def _of(context: typer.Context) -> Iterator[None]:
+    """What is wrong with the options in the block is wrong with this command."""
+    try:
+        yield
+    except UsageProblem as problem:
+        raise _Misused(problem.format_message(), context) from None
 
 
 def _version(wanted: bool) -> None:
@@ -145,17 +166,25 @@ def emit(
 @app.command(
     cls=Command,
     short_help="Subscribe, and show events as they are pushed.",
-    epilog="""\b\nExample:\n  clarion listen 'deal.*' --filter '{"amount_gte": 100000}' --from earliest""",
+    epilog="""\b\nExamples:
+  clarion listen 'deal.*' --filter '{"amount_gte": 100000}' --from earliest
+  clarion listen --mcp https://example.com/mcp ticket.updated \\
+    --arguments '{"severity": "high"}'""",
 )
 def listen(
-    topic: Annotated[list[str], typer.Argument(metavar="TOPIC...", help="Patterns; quote the * for the shell.")],
+    context: typer.Context,
+    topic: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TOPIC...", help="Patterns; quote the * for the shell. With --mcp: NAME."),
+    ] = None,
     filter: Annotated[str | None, typer.Option(metavar="JSON", help="Only events whose payload fits.")] = None,
     start: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="CURSOR",
-            help="Begin after this cursor (as emit prints it) or event number, or at earliest.",
+            help="Begin after this cursor, as emit or --json shows it. Without --mcp also after an event's number, or "
+            "at earliest.",
         ),
     ] = None,
     purpose: Annotated[
@@ -169,15 +198,44 @@ def listen(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every frame as JSON, one a line.")] = False,
+    mcp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Any MCP server with Events, and the NAME of one of its event types; CLARION_KEY, if set, is the "
+            "bearer.",
+        ),
+    ] = None,
+    arguments: Annotated[
+        str | None, typer.Option(metavar="JSON", help="With --mcp: the subscription's arguments.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODE", callback=one_of(_MODES), help="With --mcp: poll or push.  [default: push if offered]"
+        ),
+    ] = None,
     data: Data = None,
     url: Url = None,
     tenant: Tenant = None,
 ) -> None:
     """Subscribe, and show events as they are pushed, until Ctrl-C."""
-    from clarion.cli.listening import Request
-    from clarion.cli.listening import listen as run
+    with _of(context):
+        if mcp is not None:
+            from clarion.cli.mcp_listening import listen_mcp, pick_request
 
-    run(pick_target(data, url, tenant), Request(tuple(topic), filter, start, purpose, client_id), as_json=as_json)
+            others = {"--filter": filter, "--purpose": purpose, "--client-id": client_id, "--data": data, "--url": url,
+                      "--tenant": tenant}  # fmt: skip
+            listen_mcp(pick_request(mcp, topic or (), arguments, mode, start, others), as_json=as_json)
+            return
+        if arguments is not None or mode is not None:
+            raise UsageProblem("--arguments and --mode go with --mcp")
+        if not topic:
+            raise UsageProblem("listen needs a TOPIC, such as 'deal.*'")
+        from clarion.cli.listening import Request
+        from clarion.cli.listening import listen as run
+
+        run(pick_target(data, url, tenant), Request(tuple(topic), filter, start, purpose, client_id), as_json=as_json)
 
 
 @app.command(

@@ -25,7 +25,7 @@ from clarion.ids import parse_cursor
 from clarion.model import MICROSECONDS, Truncation
 from clarion.retry import Backoff
 
-__all__ = ["JsonView", "Listener", "ReadableView", "Request", "describe_payload", "listen"]
+__all__ = ["JsonView", "Listener", "ReadableView", "Request", "View", "describe_payload", "listen", "until_signal"]
 
 FAREWELL_SECONDS = 3.0
 """How long ending the subscription may hold up the end of the command."""
@@ -147,7 +147,7 @@ def listen(target: Target, request: Request, *, as_json: bool) -> None:
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # what goes wrong is told once, by us
     view = JsonView() if as_json else ReadableView()
     listener = Listener(target, find_server(target), request, wanted, view)
-    asyncio.run(_until_signal(listener.run()))
+    asyncio.run(until_signal(listener.run()))
 
 
 def _check_start(start: str | None) -> None:
@@ -158,7 +158,8 @@ def _check_start(start: str | None) -> None:
         )  # fmt: skip
 
 
-async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until it ends, or SIGINT or SIGTERM ends it. Raises what it raises."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
