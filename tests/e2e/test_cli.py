@@ -459,7 +459,7 @@ def test_every_command_has_help_with_an_example():
     ]  # fmt: skip
     for command in commands:
         shown = clarion(*command, "--help").stdout
-        assert f"clarion {' '.join(command)}" in shown.partition("Example:")[2] or command == ("settings",), shown
+        assert f"clarion {' '.join(command)}" in shown.partition("Example")[2] or command == ("settings",), shown
     assert "Exit codes:" in clarion("--help").stdout
     assert re.fullmatch(r"clarion \d+\.\d+\.\d+\S*\n", clarion("--version").stdout)
 

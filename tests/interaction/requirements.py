@@ -77,7 +77,8 @@ ROWS = [
     _later("row-22", "row 22", "The topic client's own filter.", "the pub/sub wire is a later issue"),
     _later("row-23", "row 23", "One server for topic and SEP-3415 clients.", "both wires are later issues"),
     _later("row-24", "row 24", "One emit reaches every wire once by its own rule.",
-           "there is one wire so far; those to come join interaction.wires"),
+           "it speaks of wires that are still to come: pub/sub, resources, webhooks; the side channel and Events are "
+           "compared in test_events_serve.py"),
 ]  # fmt: skip
 
 CORE = [

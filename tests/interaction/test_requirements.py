@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from interaction.requirements import REQUIREMENTS, Requirement
+from interaction.events_requirements import MANIFEST as REQUIREMENTS
+from interaction.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 ACCEPTANCE_ROWS = 24
