@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME...] [--save]`: measure, and print one table with the machine's own limits beside.
 
-Names: ingest, posts, match, memory, latency, fanout, store; all of them without any. `--save` also writes
-`benchmarks/results/latest.json`.
+Names: ingest, posts, match, memory, latency, fanout, events, paths, polls, store; all of them without any.
+`--save` also writes `benchmarks/results/latest.json`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import ingest, match_cost, push, store_speed
+from benchmarks import events, ingest, match_cost, push, store_speed
 from benchmarks.generator import Generator, generator
 from benchmarks.report import Goal, Row, machine, save, show
 
@@ -63,6 +63,9 @@ BENCHMARKS: dict[str, Callable[[Generator], list[Row]]] = {
     "memory": push.memory,
     "latency": push.latency,
     "fanout": push.fanout,
+    "events": events.events,
+    "paths": events.paths,
+    "polls": events.polls,
     "store": store,
 }
 

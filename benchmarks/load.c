@@ -36,6 +36,7 @@
 #define MARKER "\"sent_ns\":\""
 #define MARKER_SIZE (sizeof MARKER - 1)
 #define OPENED "subscription.open"
+#define ACTIVE "notifications/events/active" /* the same, of an `events/stream` */
 #define DIGITS 19
 #define TAIL 64
 #define OPENING 128 /* streams that are being opened at the same time */
@@ -187,7 +188,7 @@ static void read_stream(conn *c) {
     bytes += n;
     *end = 0;
     if (!c->open) {
-        if (!memmem(at, end - at, OPENED, sizeof OPENED - 1)) {
+        if (!memmem(at, end - at, OPENED, sizeof OPENED - 1) && !memmem(at, end - at, ACTIVE, sizeof ACTIVE - 1)) {
             if (memmem(at, end - at, "HTTP/1.1 4", 10) || memmem(at, end - at, "HTTP/1.1 5", 10)) { errno = 0; fail(at); }
         } else {
             c->open = true;

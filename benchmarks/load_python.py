@@ -14,6 +14,7 @@ from pathlib import Path
 
 MARKER = b'"sent_ns":"'
 DIGITS = 19
+OPENED = (b"subscription.open", b"notifications/events/active")
 OPENING = 128
 
 
@@ -76,7 +77,7 @@ class Load:
         while data := await reader.read(256 * 1024):
             self.bytes += len(data)
             data = rest + data
-            if not opened.is_set() and b"subscription.open" in data:
+            if not opened.is_set() and any(one in data for one in OPENED):
                 opened.set()
                 slots.release()
             rest = self.count(data)

@@ -22,11 +22,12 @@ from clarion.composition import open_backend
 from clarion.model import Role, Subscription
 from clarion.stores.protocols import SubscriptionLimits
 
-__all__ = ["RAW", "TENANT", "Server", "clarion", "raw", "subscription_id"]
+__all__ = ["EVENTS", "RAW", "TENANT", "Server", "clarion", "mcp", "raw", "subscription_id"]
 
 TENANT = "bench"
 SUBJECT = "agent"
 RAW = Path(__file__).with_name("raw_server.py")
+EVENTS = Path(__file__).with_name("events_server.py")
 
 MAX_STREAMS = 20_000
 """Streams that the one principal may open, whatever the limit of others."""
@@ -99,6 +100,21 @@ def raw() -> Iterator[Server]:
         assert process.stdout is not None
         with _stopped(process), process.stdout as output:
             yield Server(int(output.readline()), process.pid, "none", Path(directory))
+
+
+@contextmanager
+def mcp(kind: str, *, sqlite: bool = False) -> Iterator[Server]:
+    """An MCP server of a kind that `events_server.py` knows; its events are in memory unless `sqlite`."""
+    with tempfile.TemporaryDirectory() as directory, (Path(directory) / "server.log").open("wb") as log:
+        store = [str(Path(directory) / "events.db")] if sqlite else []
+        command = [sys.executable, str(EVENTS), kind, *store]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
+        with _stopped(process), process.stdout as output:
+            port = output.readline()
+            if not port:
+                raise RuntimeError(f"the server did not start: {(Path(directory) / 'server.log').read_text()}")
+            yield Server(int(port), process.pid, "none", Path(directory))
 
 
 @contextmanager
