@@ -17,7 +17,7 @@ from clarion.clock import Clock
 from clarion.model import ConsentState, Event, PurposeConsent, SubjectConsent, Subscription
 from clarion.stores.protocols import Consents
 
-__all__ = ["MAX_KNOWN_SUBJECTS", "TARGET", "Decision", "Gate", "Refusal", "decide", "is_for"]
+__all__ = ["MAX_KNOWN_SUBJECTS", "TARGET", "Decision", "Gate", "Refusal", "decide", "is_for", "is_personal"]
 
 MAX_KNOWN_SUBJECTS = 200_000
 """Subjects whose consent is kept in memory; the least recently learned go first. Stops a flood of subjects from
@@ -80,6 +80,11 @@ def is_for(event: Event, subscription: Subscription) -> bool:
     """Is it for everyone who matches, or for this very subscription?"""
     attributes = event.attributes
     return not attributes or attributes.get(TARGET, subscription.id) == subscription.id
+
+
+def is_personal(event: Event) -> bool:
+    """Does it matter who asks, beside the purpose of the subscription?"""
+    return event.audience is not None or (bool(event.attributes) and TARGET in event.attributes)
 
 
 class Gate:

@@ -123,7 +123,7 @@ def test_backends_share_only_what_belongs_to_none() -> None:
         parts = module.split(".")
         if parts[1:2] == ["stores"] and len(parts) > 2:
             found = {name.split(".")[1] for name in own_imports(module) if name.startswith("stores.")}
-            assert found <= {"protocols", "identity", "window", parts[2]}, (module, found)
+            assert found <= {"protocols", "identity", "tally", "window", parts[2]}, (module, found)
 
 
 @pytest.mark.parametrize("name", PURE)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 from clarion.filters import compile_filter
 from clarion.gate import Gate, Refusal, is_for
 from clarion.hub.index import TopicIndex
+from clarion.hub.protocols import Framing, Line
 from clarion.hub.ring import Entry, Parcel
 from clarion.model import Event, Subscription
 from clarion.topics import glob
 
-__all__ = ["Addressee", "Answers", "Attachment", "Matcher", "Switchboard", "add_to", "asked"]
+__all__ = ["Addressee", "Answers", "Attachment", "Kind", "Kinds", "Matcher", "Switchboard", "add_to", "asked"]
 
 Answers: TypeAlias = dict[tuple[Parcel, str, str | None], Refusal | None]
 """What the gate said of (event, principal's subject, purpose) in this very tick: many streams ask the same."""
@@ -25,12 +27,6 @@ class Addressee(Protocol):
     def tenant(self) -> str: ...
 
     wire: str
-    is_sole: bool
-    """It has one subscription, so an event comes to it once at most."""
-
-    def take(self, parcel: Parcel, subscriptions: Sequence[Subscription]) -> bool:
-        """Take one event that was admitted in this very tick, if nothing is in its way; the caller notes it then."""
-        ...
 
     def deliver(self, entries: list[Entry]) -> None:
         """Take what was admitted in this very tick."""
@@ -49,21 +45,55 @@ class Addressee(Protocol):
         ...
 
 
-class Attachment:
-    """A subscription on a connection, as the dispatcher's index knows it. `since`: later events are its own."""
+class Kind:
+    """What makes the writes of many attachments the same but for their mark; one object for each of them."""
 
-    __slots__ = ("alone", "connection", "id", "since", "subscription")
+    __slots__ = ("__weakref__", "epoch", "framing", "line", "mark_size", "purpose")
+
+    def __init__(self, framing: Framing, line: Line, epoch: str, purpose: str | None, mark_size: int) -> None:
+        self.framing = framing
+        self.line = line
+        self.epoch = epoch
+        self.purpose = purpose
+        self.mark_size = mark_size
+
+
+class Kinds:
+    """The kinds that attachments are of right now."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[tuple[object, ...], Kind] = WeakValueDictionary()
+
+    def of(self, subscription: Subscription, framing: Framing, line: Line, epoch: str, mark_size: int) -> Kind:
+        purpose = subscription.purpose
+        key = (subscription.tenant, framing.kind, line.kind, epoch, purpose, mark_size)
+        kind = self._known.get(key)
+        if kind is None:
+            kind = self._known[key] = Kind(framing, line, epoch, purpose, mark_size)
+        return kind
+
+
+class Attachment:
+    """A subscription on a connection, as the dispatcher's index knows it. `since`: later events are its own.
+
+    While it has a `line`, nothing stands between an event and the connection's transport, and the dispatcher writes
+    there by itself (`hub/express.py`): frames of its `kind` differ in nothing but the `mark`. `handed` is the seq of
+    the last event that it wrote.
+    """
+
+    __slots__ = ("connection", "handed", "id", "kind", "line", "mark", "since", "subscription")
 
     def __init__(self, connection: Addressee, subscription: Subscription, since: int) -> None:
         self.connection = connection
+        self.subscription = subscription
         self.since = since
         self.id = subscription.id
-        self.become(subscription)
-
-    def become(self, subscription: Subscription) -> None:
-        """The same subscription with another label or purpose."""
-        self.subscription = subscription
-        self.alone = (subscription,)
+        self.line: Line | None = None
+        self.kind: Kind | None = None
+        self.mark = b""
+        self.handed = 0
 
 
 class Switchboard(Protocol):
@@ -72,6 +102,10 @@ class Switchboard(Protocol):
     def add(self, attachment: Attachment) -> None: ...
 
     def remove(self, attachment: Attachment) -> None: ...
+
+    def changed(self, attachment: Attachment) -> None:
+        """It has a line now, or none any more."""
+        ...
 
     def position(self, tenant: str) -> int | None:
         """The seq of the tenant's last event that was dispatched; None when none was since the start."""

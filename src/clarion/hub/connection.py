@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from clarion.errors import ClarionError, CloseReason, Forbidden, HookFailed, StoreUnavailable
 from clarion.gate import Refusal
@@ -57,7 +57,6 @@ class Connection:
         "_work",
         "close_error",
         "close_reason",
-        "is_sole",
         "phase",
         "viewer",
         "wire",
@@ -75,7 +74,6 @@ class Connection:
     ) -> None:
         self.viewer = viewer
         self.phase = Phase.REPLAY
-        self.is_sole = False  # one subscription, so that an event comes once at most
         self.close_reason: CloseReason | None = None
         self.close_error: ClarionError | None = None
         self._framing = framing
@@ -118,24 +116,25 @@ class Connection:
         """Deliver what matches `subscription` after `since`; an attached one takes its new label and purpose."""
         known = self._attachments.get(subscription.id)
         if known is not None:
-            known.become(subscription)
+            known.subscription = subscription
+            self._lay_line()
             return
         attachment = Attachment(self, subscription, since)
         self._attachments[subscription.id] = attachment
-        self.is_sole = len(self._attachments) == 1
         self._matcher = None
         if self.phase is not Phase.REPLAY and not self._closed:
             self._switchboard.add(attachment)
+        self._lay_line()
 
     def detach(self, subscription_id: str) -> None:
         """Deliver nothing more of this subscription, what waits in the ring included."""
         attachment = self._attachments.pop(subscription_id, None)
         if attachment is None:
             return
-        self.is_sole = len(self._attachments) == 1
         self._matcher = None
         if self.phase is not Phase.REPLAY:
             self._switchboard.remove(attachment)
+        self._lay_line()
         for entry in self._ring:
             entry.subscriptions[:] = [one for one in entry.subscriptions if one.id != subscription_id]
         self._ring.discard([entry for entry in self._ring if not entry.subscriptions])
@@ -151,7 +150,7 @@ class Connection:
         if self.phase is not Phase.REPLAY:
             for attachment in self._attachments.values():
                 self._switchboard.remove(attachment)
-        self.phase = Phase.CLOSED
+        self._enter(Phase.CLOSED)
         self._ring.clear()
         self._work.set()
         self._waits.interrupt()  # whoever waits for a transport that stalls must hear of it
@@ -213,17 +212,6 @@ class Connection:
 
     # -- live -----------------------------------------------------------------------------------------------------
 
-    def take(self, parcel: Parcel, subscriptions: Sequence[Subscription]) -> bool:
-        """Hand over what the dispatcher admitted in this very tick, if nothing is in its way, for the dispatcher to
-        note; else `deliver` must."""
-        if self.phase is not Phase.LIVE or self._views is not None:
-            return False
-        try:
-            return self._outlet.send_one(parcel, subscriptions)
-        except Exception as error:
-            self.fail(error)
-            return False
-
     def deliver(self, entries: list[Entry]) -> None:
         """Hand over what the dispatcher admitted in this very tick, or keep in the ring what the transport refuses."""
         if not self._is_live:
@@ -236,13 +224,27 @@ class Connection:
                 self.fail(error)
                 return
             if sent == len(entries):
+                self._lay_line()  # it may have one only now: some transports show theirs once they were written to
                 return
-        self.phase = Phase.LAGGING
+        self._enter(Phase.LAGGING)
         for entry in entries[sent:]:
             self._ring.push(entry)
             if self.phase is not Phase.LAGGING:
                 break  # it fell behind: the log has the rest
         self._work.set()
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._lay_line()
+
+    def _lay_line(self) -> None:
+        """Let the dispatcher write to the transport by itself while nothing stands between them, and only then."""
+        line = None
+        if self.phase is Phase.LIVE and self._views is None and len(self._attachments) == 1:
+            line = self._outlet.line
+        for attachment in self._attachments.values():
+            if self._outlet.direct(attachment, line, self._shared.kinds):
+                self._switchboard.changed(attachment)
 
     @property
     def _is_live(self) -> bool:
@@ -261,7 +263,7 @@ class Connection:
     def _stir(self) -> None:
         """Have what waits looked at; a replay looks by itself."""
         if self.phase is Phase.LIVE:
-            self.phase = Phase.LAGGING
+            self._enter(Phase.LAGGING)
         self._work.set()
 
     def overtaken(self, floor: int) -> None:
@@ -277,7 +279,7 @@ class Connection:
                 self.fail(error)
                 return
         self._floors.append(floor)
-        self.phase = Phase.LAGGING
+        self._enter(Phase.LAGGING)
         self._work.set()
 
     def regate(self, concerned: Collection[Parcel], answers: Answers) -> None:
@@ -316,7 +318,7 @@ class Connection:
             finally:
                 shared.recorder.commit()
         if self._is_live:
-            self.phase = Phase.LIVE
+            self._enter(Phase.LIVE)
 
     def _next_waiting(self) -> list[Entry]:
         """What waits before the next floor and, where there is a lens, was looked at."""
@@ -370,7 +372,7 @@ class Connection:
             return
         for attachment in self._attachments.values():
             self._switchboard.remove(attachment)
-        self.phase = Phase.REPLAY
+        self._enter(Phase.REPLAY)
         self._passed = passed
         self._ring.clear()
         self._floors.clear()  # the log tells what it has lost by itself
@@ -413,11 +415,11 @@ class Connection:
             self._go_live()
 
     def _go_live(self) -> None:
-        self.phase = Phase.LIVE
         self._matcher = None
         for attachment in self._attachments.values():
             attachment.since = max(attachment.since, self._passed)
             self._switchboard.add(attachment)
+        self._enter(Phase.LIVE)
         if self._owes:
             self._stir()
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from clarion.clock import Clock
 from clarion.errors import StoreUnavailable
-from clarion.gate import Gate, Refusal
+from clarion.gate import Gate, Refusal, is_personal
 from clarion.hub.attachment import Addressee, Answers, Attachment, add_to
-from clarion.hub.index import TopicIndex, Unmatchable
+from clarion.hub.express import Express, Roster, Run
+from clarion.hub.index import Group, TopicIndex, Unmatchable
 from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, Parcel
 from clarion.logs import get_logger, origin
@@ -52,17 +53,6 @@ class _Tenant:
     position: int | None = None
 
 
-class _Sole:
-    """One event, and the connections that it comes to by their only subscription: most of what is pushed. Nothing else
-    is made for each of them, so that a thousand streams cost a thousand frames."""
-
-    __slots__ = ("attachments", "parcel")
-
-    def __init__(self) -> None:
-        self.parcel: Parcel | None = None
-        self.attachments: list[Attachment] = []
-
-
 class Dispatcher:
     """One per process. `run` is its only task; everything else is called on the event loop and does not wait.
 
@@ -77,6 +67,7 @@ class Dispatcher:
         self._audit = audit
         self._gate = gate
         self._recorder = recorder
+        self._express = Express(gate, recorder)
         self._clock = clock
         self._tenants: dict[str, _Tenant] = {}
         self._wake = asyncio.Event()
@@ -90,6 +81,9 @@ class Dispatcher:
 
     def remove(self, attachment: Attachment) -> None:
         self._tenant(attachment.connection.tenant).index.remove(attachment)
+
+    def changed(self, attachment: Attachment) -> None:
+        self._tenant(attachment.connection.tenant).index.touch(attachment)
 
     def position(self, tenant: str) -> int | None:
         known = self._tenants.get(tenant)
@@ -183,62 +177,68 @@ class Dispatcher:
     def _dispatch(self, batch: Sequence[Stored]) -> None:
         """Match the whole batch, then hand it over: what fails before that leaves nothing changed."""
         began = self._clock.monotonic()
-        sole = _Sole()
         try:
-            outgoing = self._match(batch, sole if len(batch) == 1 else None)
+            runs, outgoing = self._match(batch)
         except BaseException:
             self._recorder.discard()
             raise
         self._offset = batch[-1].offset
         self._pass(batch)
-        if sole.parcel is not None:
-            self._hand_over(sole.parcel, sole.attachments)
+        streams = len(outgoing)
+        for run, rosters in runs.items():
+            streams += self._express.send(run, rosters)
         for connection, entries in outgoing.items():
             connection.deliver(entries)
         deliveries = self._recorder.commit()
         self._recorder.totals.events += len(batch)
-        if outgoing or sole.attachments:
+        if streams:
             logger.info(
                 "delivery_batch",
                 events=len(batch),
-                connections=len(outgoing) + len(sole.attachments),
+                connections=streams,
                 deliveries=deliveries,
                 lag_ms=round((self._clock.now() - batch[0].event.recorded_at) / 1000, 2),
                 took_ms=round((self._clock.monotonic() - began) * 1000, 2),
             )
 
-    def _hand_over(self, parcel: Parcel, attachments: Sequence[Attachment]) -> None:
-        """One event to connections with one subscription each."""
-        taken: dict[str, list[str]] = {}
-        for attachment in attachments:
-            connection = attachment.connection
-            if connection.take(parcel, attachment.alone):
-                ids = taken.get(connection.wire)
-                if ids is None:
-                    ids = taken[connection.wire] = []
-                ids.append(attachment.id)
-            else:
-                connection.deliver([Entry(parcel, [attachment.subscription])])
-        for wire, ids in taken.items():
-            self._recorder.note_ids(parcel, wire, Outcome.DELIVERED, ids)
-
-    def _match(self, batch: Sequence[Stored], sole: _Sole | None) -> dict[Addressee, list[Entry]]:
-        """What each connection is to get; into `sole`, where there is one event, those who get it the shorter way."""
-        outgoing: dict[Addressee, list[Entry]] = {}
+    def _match(self, batch: Sequence[Stored]) -> tuple[dict[Run, list[Roster]], dict[Addressee, list[Entry]]]:
+        """What is to be handed over: runs of events to those with a line who get the whole run, entries to others."""
+        matched: list[tuple[Parcel, list[Group[Attachment]]]] = []
+        apart: set[Group[Attachment]] = set()
         for stored in batch:
             event = stored.event
-            index = self._tenant(event.tenant).index
-            while True:
-                try:
-                    attachments = index.match(event)
-                    break
-                except Unmatchable as error:
-                    for attachment in error.targets:
-                        attachment.connection.fail(error.__cause__)
+            groups = self._groups(event)
             event.forget()
-            if attachments:
-                self._address(event, attachments, outgoing, sole)
-        return outgoing
+            if groups:
+                matched.append((Parcel(event), groups))
+                if is_personal(event):
+                    apart.update(groups)  # with all of theirs, so that their order stays
+        outgoing: dict[Addressee, list[Entry]] = {}
+        together: dict[Group[Attachment], list[Parcel]] = {}
+        for parcel, groups in matched:
+            answers: Answers = {}
+            for group in groups:
+                if group in apart:
+                    self._address(parcel, tuple(group.targets), answers, outgoing)
+                    continue
+                roster = Roster.of(group)
+                if roster.express:
+                    together.setdefault(group, []).append(parcel)
+                if roster.regular:
+                    self._address(parcel, roster.regular, answers, outgoing)
+        runs: dict[Run, list[Roster]] = {}
+        for group, parcels in together.items():
+            runs.setdefault(tuple(parcels), []).append(Roster.of(group))
+        return runs, outgoing
+
+    def _groups(self, event: Event) -> list[Group[Attachment]]:
+        index = self._tenant(event.tenant).index
+        while True:
+            try:
+                return index.groups(event)
+            except Unmatchable as error:
+                for attachment in error.targets:
+                    attachment.connection.fail(error.__cause__)
 
     def _pass(self, batch: Sequence[Stored]) -> None:
         """Move the tenants' positions. Seqs are dense: one that jumps tells that retention took what is between.
@@ -254,18 +254,13 @@ class Dispatcher:
 
     def _address(
         self,
-        event: Event,
+        parcel: Parcel,
         attachments: Sequence[Attachment],
+        answers: Answers,
         outgoing: dict[Addressee, list[Entry]],
-        sole: _Sole | None,
     ) -> None:
         """Add the event to the entries of every connection with a subscription that may see it."""
-        guarded = event.audience is not None or event.expires_at is not None or bool(event.subjects or event.attributes)
-        parcel = Parcel(event)
-        if sole is not None:
-            sole.parcel = parcel
-        answers: Answers = {}
-        seq = event.seq
+        guarded, seq = parcel.guarded, parcel.event.seq
         for attachment in attachments:
             if seq <= attachment.since:
                 continue
@@ -276,9 +271,6 @@ class Dispatcher:
                     if refusal is not Refusal.AUDIENCE:
                         self._recorder.note(parcel, connection.wire, Outcome.REFUSED, (subscription,))
                     continue
-            if sole is not None and connection.is_sole:
-                sole.attachments.append(attachment)
-                continue
             entries = outgoing.get(connection)
             if entries is None:
                 outgoing[connection] = [Entry(parcel, [subscription])]

@@ -18,7 +18,7 @@ from clarion.filters import ENVELOPE, Clause, Filter, Find, finder, scalar_key
 from clarion.model import Event
 from clarion.topics import Pattern
 
-__all__ = ["MAX_CACHED_TOPICS", "TopicIndex", "Unmatchable"]
+__all__ = ["MAX_CACHED_TOPICS", "Group", "TopicIndex", "Unmatchable"]
 
 MAX_CACHED_TOPICS = 4096
 """Topics whose patterns are remembered. Stops a publisher of ever-new topics filling the memory."""
@@ -47,8 +47,8 @@ class TopicIndex(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[tuple[Pattern, ...], bytes], _Group[T]] = {}
-        self._targets: dict[T, _Group[T]] = {}
+        self._groups: dict[tuple[tuple[Pattern, ...], bytes], Group[T]] = {}
+        self._targets: dict[T, Group[T]] = {}
         self._patterns: _PatternTable[T] = _PatternTable()
         self._reach = _Reach()
 
@@ -66,9 +66,10 @@ class TopicIndex(Generic[T]):
         key = (distinct, filter.canonical)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(key, filter)
+            group = self._groups[key] = Group(key, filter)
             group.places = tuple(self._place(group, pattern) for pattern in distinct)
         group.targets[target] = None
+        group.memo = None
         self._targets[target] = group
 
     def remove(self, target: T) -> None:
@@ -77,6 +78,7 @@ class TopicIndex(Generic[T]):
         if group is None:
             return
         del group.targets[target]
+        group.memo = None
         if group.targets:
             return
         del self._groups[group.key]
@@ -85,18 +87,28 @@ class TopicIndex(Generic[T]):
             if node.size == 0:
                 self._patterns.drop(node)
 
+    def touch(self, target: T) -> None:
+        """Forget what is remembered of `target`'s group; nothing happens when it is unknown."""
+        group = self._targets.get(target)
+        if group is not None:
+            group.memo = None
+
     def match(self, event: Event) -> list[T]:
         """Every target of which a pattern and the filter match `event`, once each, in no particular order.
 
         Raises Unmatchable for the targets of a filter that raises; without them the others can be asked again.
         """
+        return [target for group in self.groups(event) for target in group.targets]
+
+    def groups(self, event: Event) -> list[Group[T]]:
+        """The same, by the groups of targets that share patterns and filter."""
         nodes = self._patterns.matching(event.topic)
-        matched: list[T] = []
+        matched: list[Group[T]] = []
         if not nodes:
             return matched
         payload = event.payload
         reachable: Iterable[_Paths] | None = None
-        seen: set[_Group[T]] = set()
+        seen: set[Group[T]] = set()
         for node in nodes:
             candidates = list(node.unsorted)
             if node.shelves:
@@ -110,25 +122,29 @@ class TopicIndex(Generic[T]):
                     seen.add(group)
                 try:
                     if group.filter.matches(event):
-                        matched.extend(group.targets)
+                        matched.append(group)
                 except Exception as error:
                     raise Unmatchable(list(group.targets)) from error
         return matched
 
-    def _place(self, group: _Group[T], pattern: Pattern) -> tuple[_Node[T], Clause | None]:
+    def _place(self, group: Group[T], pattern: Pattern) -> tuple[_Node[T], Clause | None]:
         node = self._patterns.node(pattern)
         return node, node.put(group, self._reach)
 
 
-class _Group(Generic[T]):
-    """The targets that share patterns and filter: found once and asked once, however many they are."""
+class Group(Generic[T]):
+    """The targets that share patterns and filter: found once and asked once, however many they are.
 
-    __slots__ = ("filter", "key", "places", "targets")
+    `memo` is for whoever uses the index, to keep what it derives from the targets: it is forgotten when they change.
+    """
+
+    __slots__ = ("filter", "key", "memo", "places", "targets")
 
     def __init__(self, key: tuple[tuple[Pattern, ...], bytes], filter: Filter) -> None:
         self.key = key
         self.filter = filter
         self.targets: dict[T, None] = {}
+        self.memo: Any = None
         self.places: tuple[tuple[_Node[T], Clause | None], ...] = ()
 
 
@@ -139,7 +155,7 @@ class _Shelf(Generic[T]):
 
     def __init__(self, paths: _Paths) -> None:
         self.find: Find = finder(paths)
-        self.values: dict[Hashable, dict[_Group[T], None]] = {}
+        self.values: dict[Hashable, dict[Group[T], None]] = {}
         self.size = 0
 
 
@@ -150,12 +166,12 @@ class _Node(Generic[T]):
 
     def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
-        self.unsorted: dict[_Group[T], None] = {}
+        self.unsorted: dict[Group[T], None] = {}
         self.shelves: dict[_Paths, _Shelf[T]] = {}
         self.size = 0
 
     def gather(
-        self, payload: Mapping[str, Any], event: Event, reachable: Iterable[_Paths] | None, into: list[_Group[T]]
+        self, payload: Mapping[str, Any], event: Event, reachable: Iterable[_Paths] | None, into: list[Group[T]]
     ) -> None:
         """Append the groups whose shelved clause `event` fulfils, each once; `reachable` is every path it can have."""
         shelves: Iterable[_Shelf[T] | None] = self.shelves.values()
@@ -167,7 +183,7 @@ class _Node(Generic[T]):
                 if groups is not None:
                     into.extend(groups)
 
-    def put(self, group: _Group[T], reach: _Reach) -> Clause | None:
+    def put(self, group: Group[T], reach: _Reach) -> Clause | None:
         """Take `group` in; answers the clause that it is shelved by, which `take` wants back."""
         self.size += 1
         clause = self._least_crowded(group.filter)
@@ -183,7 +199,7 @@ class _Node(Generic[T]):
             shelf.values.setdefault(value, {})[group] = None
         return clause
 
-    def take(self, group: _Group[T], clause: Clause | None, reach: _Reach) -> None:
+    def take(self, group: Group[T], clause: Clause | None, reach: _Reach) -> None:
         """Give `group` up, which `put` shelved by `clause`."""
         self.size -= 1
         if clause is None or clause.scalars is None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from clarion.hub.protocols import Framing, Opening, Settling, Sink
+from clarion.hub.attachment import Attachment, Kinds
+from clarion.hub.protocols import Direct, Framing, Line, Opening, Settling, Sink
 from clarion.hub.recorder import Recorder
-from clarion.hub.ring import Entry, Parcel
-from clarion.model import Outcome, Position, Subscription
+from clarion.hub.ring import Entry
+from clarion.model import Outcome, Position
 
 __all__ = ["Admit", "Outlet", "TransportFailed"]
 
@@ -35,13 +36,14 @@ class Outlet:
     Raises TransportFailed when the transport is gone, and whatever a framing raises: either ends the stream.
     """
 
-    __slots__ = ("_framing", "_recorder", "_settling", "_sink", "epoch", "handed", "wire")
+    __slots__ = ("_direct", "_framing", "_recorder", "_settling", "_sink", "epoch", "handed", "wire")
 
     def __init__(self, framing: Framing, sink: Sink, recorder: Recorder) -> None:
         self._framing = framing
         self.wire = framing.name
         self._sink = sink
         self._settling = sink if isinstance(sink, Settling) else None
+        self._direct = sink if isinstance(sink, Direct) else None
         self._recorder = recorder
         self.epoch = ""
         """Names the positions; empty until the stream begins."""
@@ -53,6 +55,7 @@ class Outlet:
         try:
             if self._settling is not None and self._settling.settled is not None:
                 self._sink, self._settling = self._settling.settled, None
+                self._direct = self._sink if isinstance(self._sink, Direct) else None
             return self._sink.paused
         except Exception as error:
             raise TransportFailed(type(error).__name__) from error
@@ -61,23 +64,27 @@ class Outlet:
         """Return when the transport takes more, or is gone."""
         await self._sink.writable()
 
-    def send_one(self, parcel: Parcel, subscriptions: Sequence[Subscription]) -> bool:
-        """Write an event that is admitted, unless the transport pauses; answers whether it took it, which the caller
-        notes. For the one event at a time that most of what is pushed is: nothing is made for it but the frame."""
-        if self._settling is None:
-            try:
-                if self._sink.paused:
-                    return False
-            except Exception as error:
-                raise TransportFailed(type(error).__name__) from error
-        elif self.paused:
+    @property
+    def line(self) -> Line | None:
+        """Where to write past the sink, if that can be done now."""
+        if self._settling is not None and self.paused:  # looks whether it has settled
+            return None
+        return None if self._direct is None else self._direct.line
+
+    def direct(self, attachment: Attachment, line: Line | None, kinds: Kinds) -> bool:
+        """Give `attachment`, the only one of this stream, a line, or take it; answers whether that changed anything."""
+        if line is None:
+            if attachment.line is None:
+                return False
+            attachment.line = None
+            self.handed = max(self.handed, attachment.handed)
+            return True
+        subscription = attachment.subscription
+        mark = self._framing.mark(subscription)
+        kind = kinds.of(subscription, self._framing, line, self.epoch, len(mark))
+        if attachment.line is line and attachment.kind is kind:
             return False
-        data = self._framing.event(parcel, subscriptions, parcel.position(self.epoch))
-        try:
-            self._sink.write(data)
-        except Exception as error:
-            raise TransportFailed(type(error).__name__) from error
-        self.handed = parcel.event.seq
+        attachment.line, attachment.kind, attachment.mark = line, kind, mark
         return True
 
     def send(self, entries: Sequence[Entry], before: bytes = b"", admit: Admit | None = None) -> int:

@@ -11,7 +11,19 @@ from clarion.errors import ClarionError, CloseReason
 from clarion.hub.ring import Parcel
 from clarion.model import Event, Position, Principal, Subscription, Truncation
 
-__all__ = ["Framing", "Lens", "Opening", "Overflow", "Settling", "Sink", "Viewer"]
+__all__ = [
+    "Direct",
+    "Flow",
+    "Framing",
+    "Lens",
+    "Line",
+    "Opening",
+    "Overflow",
+    "Settling",
+    "Sink",
+    "Transport",
+    "Viewer",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +69,21 @@ class Framing(Protocol):
         """The stream begins, or goes on, after the opening's position."""
         ...
 
+    @property
+    def kind(self) -> str:
+        """Framings of one kind answer the same `halves`."""
+        ...
+
     def event(self, parcel: Parcel, subscriptions: Sequence[Subscription], position: Position) -> bytes:
         """All frames of one event for one connection, to be written together."""
+        ...
+
+    def mark(self, subscription: Subscription) -> bytes:
+        """What of the frame of an event is this stream's and subscription's own."""
+        ...
+
+    def halves(self, parcel: Parcel, position: Position) -> tuple[bytes, bytes]:
+        """What stands before and after the mark in the frame that `event` answers for one subscription."""
         ...
 
     def lagged(self, subscription_id: str, dropped: int, capacity: int, last: Position) -> bytes:
@@ -107,6 +132,49 @@ class Sink(Protocol):
 
     async def writable(self) -> None:
         """Return when the transport takes more, or is gone."""
+        ...
+
+
+class Flow(Protocol):
+    """What a server keeps of a transport's water marks."""
+
+    write_paused: bool
+
+
+class Transport(Protocol):
+    """As much of asyncio's transports as is needed to write to one."""
+
+    def is_closing(self) -> bool: ...
+
+    def write(self, data: bytes) -> None: ...
+
+
+class Line(Protocol):
+    """A transport that may be written to past its sink, as long as it is neither paused nor closing."""
+
+    @property
+    def flow(self) -> Flow: ...
+
+    @property
+    def transport(self) -> Transport: ...
+
+    @property
+    def kind(self) -> str:
+        """Lines of one kind answer the same `around`."""
+        ...
+
+    def around(self, size: int) -> tuple[bytes, bytes]:
+        """What goes before and after a write of `size` bytes."""
+        ...
+
+
+@runtime_checkable
+class Direct(Protocol):
+    """A sink that may have a line."""
+
+    @property
+    def line(self) -> Line | None:
+        """None while it must not be used."""
         ...
 
 

@@ -78,16 +78,12 @@ class Waiter:
         self.viewer = viewer
         self.wire = wire
         self.subscription = subscription
-        self.is_sole = True
         self.revoked = False
         self.woken = asyncio.Event()
 
     @property
     def tenant(self) -> str:
         return self.subscription.tenant
-
-    def take(self, parcel: Parcel, subscriptions: Sequence[Subscription]) -> bool:
-        return False
 
     def deliver(self, entries: list[Entry]) -> None:
         self.woken.set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from clarion.clock import Clock
 from clarion.hub.ring import Parcel
@@ -47,10 +48,11 @@ class Recorder:
         outcomes = parcel.outcomes
         if not outcomes:
             self._noted[id(parcel)] = parcel
-        ids = outcomes.get((wire, outcome))
-        if ids is None:
-            ids = outcomes[wire, outcome] = []
-        ids.extend(subscription_ids)
+        noted = outcomes.get((wire, outcome))
+        if noted is None:
+            outcomes[wire, outcome] = [subscription_ids]
+        else:
+            noted.append(subscription_ids)
 
     def discard(self) -> None:
         """Forget what was noted since the last commit: it did not come about."""
@@ -66,7 +68,9 @@ class Recorder:
         records = []
         for parcel in self._noted.values():
             event = parcel.event
-            for (wire, outcome), ids in parcel.outcomes.items():
+            for (wire, outcome), noted in parcel.outcomes.items():
+                # A tuple that many events share stays that one tuple: the audit then looks at it once.
+                ids = tuple(noted[0]) if len(noted) == 1 else tuple(chain.from_iterable(noted))
                 if outcome is Outcome.DELIVERED:
                     delivered += len(ids)
                 elif outcome is Outcome.DROPPED:
@@ -74,7 +78,7 @@ class Recorder:
                 else:
                     totals.refused += len(ids)
                 records.append(
-                    DeliveryRecord(event.tenant, event.seq, event.event_id, event.topic, wire, outcome, at, tuple(ids))
+                    DeliveryRecord(event.tenant, event.seq, event.event_id, event.topic, wire, outcome, at, ids)
                 )
             parcel.outcomes.clear()
         self._noted.clear()

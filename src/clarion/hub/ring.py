@@ -7,7 +7,7 @@ once towards the process's budget (issue 2, "The side channel").
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from typing import NamedTuple
@@ -39,9 +39,15 @@ class Parcel:
         self.event = event
         self._position: Position | None = None
         self.bodies: dict[str, bytes] = {}
-        self.outcomes: dict[tuple[str, Outcome], list[str]] = {}
+        self.outcomes: dict[tuple[str, Outcome], list[Sequence[str]]] = {}
         self.holders = 0
         self.size = len(event.payload_json) + EVENT_OVERHEAD
+
+    @property
+    def guarded(self) -> bool:
+        """The gate has to be asked about it; else everyone may have it who subscribed."""
+        event = self.event
+        return event.audience is not None or event.expires_at is not None or bool(event.subjects or event.attributes)
 
     def position(self, epoch: str) -> Position:
         """Where the event stands in a log of that epoch. Shared, since every frame names it."""

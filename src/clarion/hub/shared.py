@@ -10,6 +10,7 @@ from enum import Enum
 from clarion.clock import Clock
 from clarion.errors import CloseReason
 from clarion.gate import Gate
+from clarion.hub.attachment import Kinds
 from clarion.hub.outlet import Outlet, TransportFailed
 from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, RingBudget
@@ -41,6 +42,7 @@ class Shared:
     """Held from reading a page until it is let go: how many of them there are at a time."""
     ring_capacity: int
     clock: Clock
+    kinds: Kinds = field(default_factory=Kinds)
 
 
 class Interruptible:

@@ -7,9 +7,10 @@ All of it runs on the event loop and nothing waits, so each method is one transa
 from __future__ import annotations
 
 import secrets
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from clarion.errors import Conflict, LimitExceeded, StoreUnavailable
 from clarion.ids import Randomness, new_epoch
@@ -22,7 +23,6 @@ from clarion.model import (
     DeliveryRecord,
     Draft,
     Event,
-    Outcome,
     PurposeConsent,
     SubjectConsent,
     Subscription,
@@ -40,6 +40,7 @@ from clarion.stores.protocols import (
     Stored,
     SubscriptionLimits,
 )
+from clarion.stores.tally import Tally, add_counters
 from clarion.stores.window import Window
 
 __all__ = ["MAX_EVENTS", "open_memory"]
@@ -49,6 +50,9 @@ MAX_EVENTS = 100_000
 
 MAX_RECORDS = 100_000
 """Packed audit records that are kept, likewise; counters count on."""
+
+MAX_TALLIED = 20_000
+"""The weight (`Tally.weight`) of records after which they are added to the counters, if nobody asked before."""
 
 
 def open_memory(*, max_events: int = MAX_EVENTS, randomness: Randomness = secrets.token_bytes) -> Backend:
@@ -260,14 +264,22 @@ def _client_of(row: Subscription) -> tuple[str, str, str]:
 class _MemoryAudit:
     def __init__(self) -> None:
         self._records: deque[DeliveryRecord] = deque(maxlen=MAX_RECORDS)
-        self._counters: dict[str, dict[str, Counters]] = {}
+        self._counters: dict[tuple[str, str], Counters] = {}
+        self._tally = Tally()
 
     def record(self, records: Sequence[DeliveryRecord]) -> None:
+        self._records.extend(records)
         for record in records:
-            self._records.append(record)
-            counters = self._counters.setdefault(record.tenant, {})
-            for subscription_id, times in Counter(record.subscription_ids).items():
-                counters[subscription_id] = _counted(counters.get(subscription_id, Counters()), record, times)
+            self._tally.add(record)
+        if self._tally.weight > MAX_TALLIED:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Add what was tallied to the counters; done late, so that what came often is added once."""
+        tally, self._tally = self._tally, Tally()
+        for name, (delivered, dropped, refused, last) in tally.counts().items():
+            more = Counters(delivered or 0, dropped or 0, refused or 0, last)
+            self._counters[name] = add_counters(self._counters.get(name, Counters()), more)
 
     async def room(self) -> None:
         """Nothing is ever unwritten."""
@@ -276,18 +288,13 @@ class _MemoryAudit:
         """Nothing is ever unwritten."""
 
     async def counters(self, tenant: str, subscription_ids: Collection[str]) -> Mapping[str, Counters]:
-        known = self._counters.get(tenant, {})
-        return {one: known.get(one, Counters()) for one in subscription_ids}
+        self._settle()
+        return {one: self._counters.get((tenant, one), Counters()) for one in subscription_ids}
 
     async def totals(self, tenant: str) -> Counters:
-        every = list(self._counters.get(tenant, {}).values())
-        moments = [one.last_delivered_at for one in every if one.last_delivered_at is not None]
-        return Counters(
-            sum(one.delivered for one in every),
-            sum(one.dropped for one in every),
-            sum(one.refused for one in every),
-            max(moments, default=None),
-        )
+        self._settle()
+        mine = (counters for (name, _), counters in self._counters.items() if name == tenant)
+        return reduce(add_counters, mine, Counters())
 
     async def rows(self, tenant: str, *, subscription_id: str | None = None, limit: int) -> list[DeliveryRow]:
         wanted = [one for one in self._records if one.tenant == tenant]
@@ -305,18 +312,6 @@ class _MemoryAudit:
         gone = len(self._records) - len(kept)
         self._records = deque(kept, MAX_RECORDS)
         return gone
-
-
-def _counted(counters: Counters, record: DeliveryRecord, times: int) -> Counters:
-    """`counters` with what `record` says so many times more."""
-    match record.outcome:
-        case Outcome.DELIVERED:
-            last = max(counters.last_delivered_at or record.at, record.at)
-            return replace(counters, delivered=counters.delivered + times, last_delivered_at=last)
-        case Outcome.DROPPED:
-            return replace(counters, dropped=counters.dropped + times)
-        case Outcome.REFUSED:
-            return replace(counters, refused=counters.refused + times)
 
 
 class _MemoryKeys:

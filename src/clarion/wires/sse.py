@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias, cast
 from clarion.errors import CloseReason, StoreUnavailable
 from clarion.hub.connection import Connection
 from clarion.hub.hub import Stream
-from clarion.hub.protocols import Sink
+from clarion.hub.protocols import Flow, Line, Sink, Transport
 from clarion.logs import get_logger
 from clarion.model import Bounds, Start
 
@@ -47,18 +47,10 @@ def frame(event: str, data: bytes, event_id: str | None = None) -> bytes:
     return f"event: {event}\n{identity}data: ".encode() + data + b"\n\n"
 
 
-class _Flow(Protocol):
+class _Flow(Flow, Protocol):
     """What uvicorn keeps per connection about its transport's water marks."""
 
-    write_paused: bool
-
     async def drain(self) -> None: ...
-
-
-class _Transport(Protocol):
-    def is_closing(self) -> bool: ...
-
-    def write(self, data: bytes) -> None: ...
 
 
 class _Cycle(Protocol):
@@ -66,7 +58,7 @@ class _Cycle(Protocol):
     the rest tell of the response is there with httptools only."""
 
     flow: _Flow
-    transport: _Transport
+    transport: Transport
     disconnected: bool
     chunked_encoding: bool | None
     response_started: bool
@@ -146,40 +138,45 @@ async def _carry_on(coroutine: Coroutine[Any, Any, None], waiting_for: Any) -> N
 class UvicornSink(AsgiSink):
     """As above, with uvicorn's own word on whether the transport is paused, and whether it is still there.
 
-    Within a chunked response that has begun, a chunk is written as uvicorn would write it, without the coroutine that
-    it needs for that: at a thousand streams the coroutines take longer than the sockets.
+    Within a chunked response that has begun it is a line too: a chunk is written as uvicorn would write it, without the
+    coroutine that it needs for that. At a thousand streams the coroutines take longer than the sockets.
     """
 
-    __slots__ = ("_begun", "_chunks", "_cycle", "_flow", "_transport")
+    __slots__ = ("_chunks", "_cycle", "flow", "line", "transport")
+
+    kind = "chunked"
 
     def __init__(self, send: Send, cycle: _Cycle) -> None:
         super().__init__(send)
         self._cycle = cycle
-        self._flow = cycle.flow
-        self._transport = cycle.transport
+        self.flow: _Flow = cycle.flow
+        self.transport = cycle.transport
         self._chunks = all(hasattr(cycle, name) for name in ("chunked_encoding", "response_started"))
-        self._begun = False
-        """A chunked response is known to have begun."""
+        self.line: Line | None = None
+        """Itself, once a chunked response is known to have begun."""
+
+    def around(self, size: int) -> tuple[bytes, bytes]:
+        """The chunk's length and its end (RFC 9112, section 7.1)."""
+        return b"%x\r\n" % size, b"\r\n"
 
     @property
     def paused(self) -> bool:
-        return self._flow.write_paused or (self._carried is not None and not self._carried.done())
+        return self.flow.write_paused or (self._carried is not None and not self._carried.done())
 
     def write(self, data: bytes) -> None:
         """Raises ConnectionResetError when the connection is gone: uvicorn would take `data` and drop it."""
-        cycle, transport = self._cycle, self._transport
+        cycle, transport = self._cycle, self.transport
         if cycle.disconnected or cycle.response_complete or transport.is_closing():
             raise ConnectionResetError("the connection is gone")
-        if self._begun and data and self._carried is None:
+        if self.line is None and self._carried is None and self._chunks and cycle.response_started:
+            self.line = self if cycle.chunked_encoding else None
+        if self.line is not None and data:  # an empty chunk would end the response
             transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        elif self._chunks and cycle.response_started and cycle.chunked_encoding and not self._begun:
-            self._begun = True
-            self.write(data)
         else:
             AsgiSink.write(self, data)
 
     async def writable(self) -> None:
-        await self._flow.drain()
+        await self.flow.drain()
         await AsgiSink.writable(self)
 
 

@@ -52,7 +52,7 @@ def test_a_batch_whose_commit_was_not_reported_is_counted_once() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection, migrations_of("audit"))
     batch = _Batch(1)
-    batch.records.append(delivery(1, "s1", "s2"))
+    batch.add([delivery(1, "s1", "s2")])
     _write_batch(connection, batch)
     _write_batch(connection, batch)
     assert connection.execute("SELECT delivered FROM subscription_counters").fetchall() == [(1,), (1,)]

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial, reduce
 
 from clarion.encoding import encode
 from clarion.errors import StoreUnavailable
-from clarion.model import Counters, DeliveryRecord, Outcome
+from clarion.model import Counters, DeliveryRecord
 from clarion.stores.protocols import DeliveryRow
 from clarion.stores.sqlite.connections import Database
 from clarion.stores.sqlite.readers import Readers, snapshot
 from clarion.stores.sqlite.statements import ManyRows, queries
 from clarion.stores.sqlite.writer import IsolatedJobs, Job, Writer
+from clarion.stores.tally import Tally, add_counters
 
 __all__ = ["SqliteAudit"]
 
@@ -29,14 +30,15 @@ _COUNTERS = ManyRows(_SQL["add_counters"], 6)
 _logger = logging.getLogger(__name__)
 
 _ROOM = 100_000
-"""Deliveries that may wait to be written: about 20 MB. Beyond it deliveries wait, as a stuck disk would else fill the
-memory."""
+"""The weight (`Tally.weight`) of what may wait to be written: about 20 MB. Beyond it deliveries wait, as a stuck disk
+would else fill the memory."""
 
-_LINGER = 0.05
-"""Seconds that records wait for others before they are written; what a killed process loses at most, and a batch."""
+_LINGER = 0.1
+"""Seconds that records wait for others before they are written; what a killed process loses at most, and a batch. A
+counter is written once for all of them."""
 
-_BATCH = 2_000
-"""Deliveries that are written at once, without lingering."""
+_BATCH = 20_000
+"""The weight that is written at once, without lingering."""
 
 _RETRY_FIRST, _RETRY_MOST = 0.1, 5.0
 """Seconds between tries to write a batch, doubling."""
@@ -46,14 +48,19 @@ _TRIM_ROWS = 1_000
 
 
 class _Batch:
-    """Records with a number, and how many deliveries they stand for."""
+    """Records with a number, and what they add up to."""
 
-    __slots__ = ("deliveries", "number", "records")
+    __slots__ = ("number", "records", "tally")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.records: list[DeliveryRecord] = []
-        self.deliveries = 0
+        self.tally = Tally()
+
+    def add(self, records: Sequence[DeliveryRecord]) -> None:
+        self.records.extend(records)
+        for record in records:
+            self.tally.add(record)
 
 
 class SqliteAudit:
@@ -76,12 +83,11 @@ class SqliteAudit:
 
     def record(self, records: Sequence[DeliveryRecord]) -> None:
         batch = self._gathering
-        batch.records.extend(records)
-        batch.deliveries += sum(len(record.subscription_ids) for record in records)
+        batch.add(records)
         if self._unwritten() >= _ROOM:
             self._roomy.clear()
         if self._writing is None and batch.records:
-            if batch.deliveries >= _BATCH:
+            if batch.tally.weight >= _BATCH:
                 self._write()
             elif self._timer is None:
                 self._timer = self._loop.call_later(_LINGER, self._write)
@@ -103,17 +109,14 @@ class SqliteAudit:
         wanted = encode(list(dict.fromkeys(subscription_ids))).decode()
         written, unwritten = await self._read(partial(_read_counters, tenant=tenant, wanted=wanted))
         found = dict.fromkeys(subscription_ids, Counters()) | written
-        for record in unwritten:
-            if record.tenant == tenant:
-                for one in record.subscription_ids:
-                    if one in found:
-                        found[one] = _sum((found[one], _counts(record.outcome, 1, record.at)))
+        for tally in unwritten:
+            for one, counters in tally.counters(tenant, found).items():
+                found[one] = add_counters(found[one], counters)
         return found
 
     async def totals(self, tenant: str) -> Counters:
         written, unwritten = await self._read(partial(_read_totals, tenant=tenant))
-        mine = (record for record in unwritten if record.tenant == tenant)
-        return _sum((written[""], *(_counts(one.outcome, len(one.subscription_ids), one.at) for one in mine)))
+        return reduce(add_counters, (tally.total(tenant) for tally in unwritten), written[""])
 
     async def rows(self, tenant: str, *, subscription_id: str | None = None, limit: int) -> list[DeliveryRow]:
         parameters = (tenant, subscription_id, limit)
@@ -136,12 +139,18 @@ class SqliteAudit:
                     self._retry()
                 await self.flush()
             except StoreUnavailable as error:
-                _logger.error("%d audit deliveries were not written: %s", self._unwritten(), error.message)
+                _logger.error("%d audit rows were not written: %s", self._unwritten_rows(), error.message)
         await self._readers.aclose()
         await self._writer.aclose()
 
     def _unwritten(self) -> int:
-        return self._gathering.deliveries + (self._writing.deliveries if self._writing is not None else 0)
+        return sum(batch.tally.weight for batch in self._batches())
+
+    def _unwritten_rows(self) -> int:
+        return sum(len(batch.records) for batch in self._batches())
+
+    def _batches(self) -> list[_Batch]:
+        return [batch for batch in (self._writing, self._gathering) if batch is not None]
 
     def _write(self) -> None:
         """Hand what was gathered to the writer."""
@@ -197,18 +206,16 @@ class SqliteAudit:
             self._timer.cancel()
             self._timer = None
 
-    async def _read(
-        self, work: partial[tuple[int, dict[str, Counters]]]
-    ) -> tuple[dict[str, Counters], list[DeliveryRecord]]:
-        """What `work` reads, and all records that are not in it.
+    async def _read(self, work: partial[tuple[int, dict[str, Counters]]]) -> tuple[dict[str, Counters], list[Tally]]:
+        """What `work` reads, and the tallies of all records that are not in it.
 
         A snapshot that is older than the last batch that was finished meanwhile is taken anew.
         """
         while True:
             number, found = await self._readers.run(work)
-            batches = [batch for batch in (self._writing, self._gathering) if batch is not None]
+            batches = self._batches()
             if number >= batches[0].number - 1:
-                return found, [record for batch in batches if batch.number > number for record in batch.records]
+                return found, [batch.tally for batch in batches if batch.number > number]
 
 
 def _last_batch(connection: sqlite3.Connection) -> int:
@@ -219,23 +226,17 @@ def _write_batch(connection: sqlite3.Connection, batch: _Batch) -> None:
     if _last_batch(connection) >= batch.number:
         return
     rows = []
-    counters: dict[tuple[str, str], list[int | None]] = {}
+    packed: tuple[str, ...] = ()
+    text = "[]"
     for record in batch.records:
         ids = record.subscription_ids
+        if ids is not packed:
+            packed, text = ids, encode(ids).decode()
         about = (record.tenant, record.seq, record.event_id, record.topic, record.wire, record.outcome.value)
-        rows.append((*about, record.at, encode(ids).decode(), len(ids)))
-        column = _COLUMNS[record.outcome]
-        for one in ids:
-            counts = counters.setdefault((record.tenant, one), [0, 0, 0, None])
-            counts[column] = (counts[column] or 0) + 1
-            if record.outcome is Outcome.DELIVERED:
-                counts[3] = max(counts[3] or record.at, record.at)
+        rows.append((*about, record.at, text, len(ids)))
     _PACKED.execute(connection, rows)
-    _COUNTERS.execute(connection, [(*name, *counts) for name, counts in counters.items()])
+    _COUNTERS.execute(connection, [(*name, *counts) for name, counts in batch.tally.counts().items()])
     connection.execute(_SQL["put_batch"], (batch.number,))
-
-
-_COLUMNS = {Outcome.DELIVERED: 0, Outcome.DROPPED: 1, Outcome.REFUSED: 2}
 
 
 def _read_counters(connection: sqlite3.Connection, tenant: str, wanted: str) -> tuple[int, dict[str, Counters]]:
@@ -256,24 +257,3 @@ def _read_rows(connection: sqlite3.Connection, parameters: tuple[str, str | None
 
 def _trim(connection: sqlite3.Connection, keep_after: int) -> int:
     return connection.execute(_SQL["trim"], (keep_after, _TRIM_ROWS)).rowcount
-
-
-def _counts(outcome: Outcome, number: int, at: int) -> Counters:
-    match outcome:
-        case Outcome.DELIVERED:
-            return Counters(delivered=number, last_delivered_at=at)
-        case Outcome.DROPPED:
-            return Counters(dropped=number)
-        case Outcome.REFUSED:
-            return Counters(refused=number)
-
-
-def _sum(every: Iterable[Counters]) -> Counters:
-    parts = list(every)
-    moments = [one.last_delivered_at for one in parts if one.last_delivered_at is not None]
-    return Counters(
-        sum(one.delivered for one in parts),
-        sum(one.dropped for one in parts),
-        sum(one.refused for one in parts),
-        max(moments, default=None),
-    )

@@ -66,11 +66,11 @@ class EventsFraming:
         self._dialect = dialect
         self._dress = dress
         self._id = encode(request_id)
-        self._kind = f"{WIRE}\0{name}\0{dress.__name__}"
-        self._key, self._epoch = self._kind, ""
+        self.kind = f"{WIRE}\0{name}\0{dress.__name__}"
+        self._key, self._epoch = self.kind, ""
         opening, closing = dress(b"\0").split(b"\0")
         self._opening = opening
-        self._tail = b"".join((self._id, b"}}}", closing))
+        self._after = b"}}}" + closing
 
     # -- what the hub asks ------------------------------------------------------------------------------------------
 
@@ -79,12 +79,19 @@ class EventsFraming:
         return self.active(self._cursor(opening.position), truncated=truncated)
 
     def event(self, parcel: Parcel, subscriptions: Sequence[Subscription], position: Position) -> bytes:
+        before, after = self.halves(parcel, position)
+        return b"".join((before, self._id, after))
+
+    def mark(self, subscription: Subscription) -> bytes:
+        return self._id
+
+    def halves(self, parcel: Parcel, position: Position) -> tuple[bytes, bytes]:
         if position.epoch != self._epoch:
-            self._key, self._epoch = self._kind + position.epoch, position.epoch
-        shared = parcel.bodies.get(self._key)
-        if shared is None:
-            shared = parcel.bodies[self._key] = self._shared(parcel.event, self._cursor(position))
-        return shared + self._tail
+            self._key, self._epoch = self.kind + position.epoch, position.epoch
+        before = parcel.bodies.get(self._key)
+        if before is None:
+            before = parcel.bodies[self._key] = self._shared(parcel.event, self._cursor(position))
+        return before, self._after
 
     def lagged(self, subscription_id: str, dropped: int, capacity: int, last: Position) -> bytes:
         return b""  # a stream of this wire catches up instead
@@ -110,7 +117,7 @@ class EventsFraming:
         return self._notification("active", {"cursor": cursor, "truncated": truncated})
 
     def occurrence(self, parcel: Parcel, cursor: str | None) -> bytes:
-        return self._shared(parcel.event, cursor) + self._tail
+        return b"".join((self._shared(parcel.event, cursor), self._id, self._after))
 
     def beat(self, cursor: str | None) -> bytes:
         return self._notification("heartbeat", {"cursor": cursor})

@@ -67,7 +67,7 @@ def describe_subscription(subscription: Subscription, counters: Counters | None 
 class PactFraming:
     """Frames of the side channel. Everything after the subscription's id is shared by all connections."""
 
-    name = WIRE
+    name = kind = WIRE
     overflow = Overflow.DROP_OLDEST
 
     def opened(self, opening: Opening) -> bytes:
@@ -82,6 +82,19 @@ class PactFraming:
         return _notification("subscription.open", params, str(opening.position))
 
     def event(self, parcel: Parcel, subscriptions: Sequence[Subscription], position: Position) -> bytes:
+        head, body = self.halves(parcel, position)
+        if len(subscriptions) == 1:
+            return b"".join((head, subscriptions[0].id.encode(), body))
+        pieces: list[bytes] = []
+        for one in subscriptions[:-1]:
+            pieces += (_EVENT_LINE, _PREFIX, one.id.encode(), body)
+        pieces += (head, subscriptions[-1].id.encode(), body)
+        return b"".join(pieces)
+
+    def mark(self, subscription: Subscription) -> bytes:
+        return subscription.id.encode()
+
+    def halves(self, parcel: Parcel, position: Position) -> tuple[bytes, bytes]:
         bodies = parcel.bodies
         head = bodies.get(name := WIRE + position.epoch)
         if head is None:
@@ -90,13 +103,7 @@ class PactFraming:
         body = bodies.get(WIRE)
         if body is None:
             body = bodies[WIRE] = self._body(parcel)
-        if len(subscriptions) == 1:
-            return b"".join((head, subscriptions[0].id.encode(), body))
-        pieces: list[bytes] = []
-        for one in subscriptions[:-1]:
-            pieces += (_EVENT_LINE, _PREFIX, one.id.encode(), body)
-        pieces += (head, subscriptions[-1].id.encode(), body)
-        return b"".join(pieces)
+        return head, body
 
     @staticmethod
     def _body(parcel: Parcel) -> bytes:
