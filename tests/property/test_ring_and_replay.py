@@ -21,7 +21,7 @@ from hypothesis import event as label
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clarion.hub import connection, outlet
+from clarion.hub import connection, express, outlet
 from clarion.hub.hub import HubLimits
 from clarion.hub.protocols import Lens, Overflow
 from clarion.hub.shared import Phase
@@ -62,6 +62,7 @@ def small_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "REPLAY_PAGE", 4)
         patch.setattr(outlet, "WRITE_CHUNK", 3_000)
+        patch.setattr(express, "WRITE_CHUNK", 1_000)
         yield
 
 
@@ -285,16 +286,16 @@ def check(session: Session, log: list[str], resumed_at: int | None) -> int:
     [(PactFraming(), False), (CatchUpFraming(), False), (CatchUpFraming(), True)],
     ids=["drop", "catch-up", "catch-up-hooks"],
 )
-@given(actions, st.integers(0, 2**32), st.booleans())
-@settings(max_examples=120, deadline=None)
+@given(actions, st.integers(0, 2**32), st.booleans(), st.booleans())
+@settings(max_examples=150, deadline=None)
 def test_every_event_comes_once_in_order_or_is_told_to_be_lost(
-    framing: PactFraming, looked_at: bool, steps: list[tuple[str, Any]], seed: int, from_the_start: bool
+    framing: PactFraming, looked_at: bool, steps: list[tuple[str, Any]], seed: int, from_the_start: bool, direct: bool
 ) -> None:
     async def main() -> None:
         memory, chance = open_memory(), random.Random(seed)
         backend = replace(memory, log=SlowLog(memory.log, chance))
         async with opened_hub(backend, limits=HubLimits(ring_capacity=CAPACITY)) as rig, AsyncExitStack() as stack:
-            rig.framing = framing
+            rig.framing, rig.direct = framing, direct
             driver = Driver(rig, stack, SlowLens(chance) if looked_at else None)
             identity = (await rig.subscribe("deal.*")).id
             driver.active[identity] = "deal.*"

@@ -80,10 +80,10 @@ class Attachment:
 
     While it has a `line`, nothing stands between an event and the connection's transport, and the dispatcher writes
     there by itself (`hub/express.py`): frames of its `kind` differ in nothing but the `mark`. `handed` is the seq of
-    the last event that it wrote.
+    the last event that it wrote. `alone`: the connection has no other, so that an event comes to it once at most.
     """
 
-    __slots__ = ("connection", "handed", "id", "kind", "line", "mark", "since", "subscription")
+    __slots__ = ("alone", "connection", "handed", "id", "kind", "line", "mark", "since", "subscription")
 
     def __init__(self, connection: Addressee, subscription: Subscription, since: int) -> None:
         self.connection = connection
@@ -93,6 +93,7 @@ class Attachment:
         self.line: Line | None = None
         self.kind: Kind | None = None
         self.mark = b""
+        self.alone = True
         self.handed = 0
 
 
@@ -104,7 +105,7 @@ class Switchboard(Protocol):
     def remove(self, attachment: Attachment) -> None: ...
 
     def changed(self, attachment: Attachment) -> None:
-        """It has a line now, or none any more."""
+        """It has a line now, or none any more, or is no longer as alone as it was."""
         ...
 
     def position(self, tenant: str) -> int | None:

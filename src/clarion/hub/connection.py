@@ -239,11 +239,10 @@ class Connection:
 
     def _lay_line(self) -> None:
         """Let the dispatcher write to the transport by itself while nothing stands between them, and only then."""
-        line = None
-        if self.phase is Phase.LIVE and self._views is None and len(self._attachments) == 1:
-            line = self._outlet.line
+        line = self._outlet.line if self.phase is Phase.LIVE and self._views is None else None
+        alone = len(self._attachments) == 1
         for attachment in self._attachments.values():
-            if self._outlet.direct(attachment, line, self._shared.kinds):
+            if self._outlet.direct(attachment, line, self._shared.kinds, alone=alone):
                 self._switchboard.changed(attachment)
 
     @property

@@ -8,14 +8,15 @@ no await, so that nothing can change in between. Wake-ups are hints: without one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from clarion.clock import Clock
 from clarion.errors import StoreUnavailable
 from clarion.gate import Gate, Refusal, is_personal
 from clarion.hub.attachment import Addressee, Answers, Attachment, add_to
-from clarion.hub.express import Express, Roster, Run
+from clarion.hub.express import Express, Ride, Roster, Run
 from clarion.hub.index import Group, TopicIndex, Unmatchable
 from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, Parcel
@@ -67,7 +68,7 @@ class Dispatcher:
         self._audit = audit
         self._gate = gate
         self._recorder = recorder
-        self._express = Express(gate, recorder)
+        self._express = Express(recorder)
         self._clock = clock
         self._tenants: dict[str, _Tenant] = {}
         self._wake = asyncio.Event()
@@ -178,15 +179,16 @@ class Dispatcher:
         """Match the whole batch, then hand it over: what fails before that leaves nothing changed."""
         began = self._clock.monotonic()
         try:
-            runs, outgoing = self._match(batch)
+            rides, outgoing = self._match(batch)
         except BaseException:
             self._recorder.discard()
             raise
         self._offset = batch[-1].offset
         self._pass(batch)
         streams = len(outgoing)
-        for run, rosters in runs.items():
-            streams += self._express.send(run, rosters)
+        for ride in rides:
+            self._express.send(ride)
+            streams += len(ride.riders)
         for connection, entries in outgoing.items():
             connection.deliver(entries)
         deliveries = self._recorder.commit()
@@ -201,35 +203,65 @@ class Dispatcher:
                 took_ms=round((self._clock.monotonic() - began) * 1000, 2),
             )
 
-    def _match(self, batch: Sequence[Stored]) -> tuple[dict[Run, list[Roster]], dict[Addressee, list[Entry]]]:
-        """What is to be handed over: runs of events to those with a line who get the whole run, entries to others."""
+    def _match(self, batch: Sequence[Stored]) -> tuple[list[Ride], dict[Addressee, list[Entry]]]:
+        """What is to be handed over: runs of events to those who get just that, straight away; entries to others."""
         matched: list[tuple[Parcel, list[Group[Attachment]]]] = []
+        together: dict[Group[Attachment], list[Parcel]] = {}
         apart: set[Group[Attachment]] = set()
         for stored in batch:
             event = stored.event
             groups = self._groups(event)
             event.forget()
             if groups:
-                matched.append((Parcel(event), groups))
+                parcel = Parcel(event)
+                matched.append((parcel, groups))
+                for group in groups:
+                    together.setdefault(group, []).append(parcel)
                 if is_personal(event):
                     apart.update(groups)  # with all of theirs, so that their order stays
-        outgoing: dict[Addressee, list[Entry]] = {}
-        together: dict[Group[Attachment], list[Parcel]] = {}
-        for parcel, groups in matched:
-            answers: Answers = {}
-            for group in groups:
-                if group in apart:
-                    self._address(parcel, tuple(group.targets), answers, outgoing)
-                    continue
-                roster = Roster.of(group)
-                if roster.express:
-                    together.setdefault(group, []).append(parcel)
-                if roster.regular:
-                    self._address(parcel, roster.regular, answers, outgoing)
-        runs: dict[Run, list[Roster]] = {}
+        crowded = self._crowded(together, apart)
+        runs: dict[Run, list[Sequence[Attachment]]] = {}
+        slower: dict[Group[Attachment], Sequence[Attachment]] = {}
         for group, parcels in together.items():
-            runs.setdefault(tuple(parcels), []).append(Roster.of(group))
-        return runs, outgoing
+            roster = Roster.of(group)
+            if group in apart:
+                slower[group] = (*roster.alone, *roster.sharing, *roster.regular)
+                continue
+            riders, others = roster.alone, roster.regular
+            if roster.sharing:
+                riders = (*riders, *(one for one in roster.sharing if one.connection not in crowded))
+                others = (*others, *(one for one in roster.sharing if one.connection in crowded))
+            if riders:
+                runs.setdefault(tuple(parcels), []).append(riders)
+            if others:
+                slower[group] = others
+        outgoing: dict[Addressee, list[Entry]] = {}
+        if slower:
+            for parcel, groups in matched:
+                answers: Answers = {}
+                for group in groups:
+                    if group in slower:
+                        self._address(parcel, slower[group], answers, outgoing)
+        rides = [
+            Ride(run, riders[0] if len(riders) == 1 else list(chain.from_iterable(riders)), self._gate)
+            for run, riders in runs.items()
+        ]
+        return rides, outgoing
+
+    @staticmethod
+    def _crowded(groups: Iterable[Group[Attachment]], apart: Collection[Group[Attachment]]) -> Collection[Addressee]:
+        """The connections that get something by several of their subscriptions, or by one that is not straight away:
+        in which order must be seen to."""
+        crowded: set[Addressee] = set()
+        seen: dict[Addressee, Attachment] = {}
+        for group in groups:
+            roster = Roster.of(group)
+            if group in apart:
+                crowded.update(one.connection for one in roster.sharing)
+            for one in roster.sharing:
+                if seen.setdefault(one.connection, one) is not one:
+                    crowded.add(one.connection)
+        return crowded
 
     def _groups(self, event: Event) -> list[Group[Attachment]]:
         index = self._tenant(event.tenant).index

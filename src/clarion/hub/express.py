@@ -10,7 +10,7 @@ From the gate's answer to the transport there is no await, so that nothing can c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from clarion.gate import Gate
@@ -21,7 +21,7 @@ from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, Parcel
 from clarion.model import Outcome
 
-__all__ = ["Express", "Roster", "Run"]
+__all__ = ["Express", "Ride", "Roster", "Run"]
 
 MAX_KNOWN_IDS = 64
 """Sets of subscriptions that are remembered from one run to the next."""
@@ -31,12 +31,13 @@ Run: TypeAlias = tuple[Parcel, ...]
 
 
 class Roster:
-    """A group's attachments that have a line, and the others."""
+    """A group's attachments: those with a line that are alone on their connection, or share it, and those without."""
 
-    __slots__ = ("express", "regular")
+    __slots__ = ("alone", "regular", "sharing")
 
     def __init__(self, attachments: Sequence[Attachment]) -> None:
-        self.express = tuple(one for one in attachments if one.line is not None)
+        self.alone = tuple(one for one in attachments if one.line is not None and one.alone)
+        self.sharing = tuple(one for one in attachments if one.line is not None and not one.alone)
         self.regular = tuple(one for one in attachments if one.line is None)
 
     @classmethod
@@ -51,9 +52,10 @@ class Roster:
 class _Layout:
     """A run as streams of one kind get it: the pieces of each write, and what the gate keeps from them."""
 
-    __slots__ = ("admitted", "ends", "refused", "taken", "writes")
+    __slots__ = ("admitted", "ends", "failure", "refused", "taken", "wire", "writes")
 
     def __init__(self, kind: Kind, run: Run, gate: Gate) -> None:
+        self.wire = kind.framing.name
         self.admitted: list[Parcel] = []
         self.refused: list[Parcel] = []
         for parcel in run:
@@ -66,6 +68,14 @@ class _Layout:
         """How many of `admitted` have left with each write."""
         self.taken: list[str] = []
         """The subscriptions that took all of it."""
+        self.failure: Exception | None = None
+        """What the framing raised: it ends the streams of this kind, and nobody else's."""
+        try:
+            self._frame(kind)
+        except Exception as error:
+            self.failure = error
+
+    def _frame(self, kind: Kind) -> None:
         halves = [kind.framing.halves(parcel, parcel.position(kind.epoch)) for parcel in self.admitted]
         begin = size = 0
         for end, (before, after) in enumerate(halves, 1):
@@ -85,72 +95,76 @@ def _pieces(halves: Sequence[tuple[bytes, bytes]], opening: bytes, closing: byte
     return pieces
 
 
+class Ride:
+    """A run that is laid out for attachments with a line, each of another connection: nothing is handed over yet."""
+
+    __slots__ = ("layouts", "riders", "run")
+
+    def __init__(self, run: Run, riders: Sequence[Attachment], gate: Gate) -> None:
+        """Raises what the gate raises."""
+        self.run = run
+        self.riders = riders
+        self.layouts: dict[Kind | None, _Layout] = {}
+        for kind in {attachment.kind for attachment in riders}:
+            if kind is None:
+                raise RuntimeError("an attachment with a line has a kind")
+            self.layouts[kind] = _Layout(kind, run, gate)
+
+
 class Express:
     """One per dispatcher. All of it is called within the tick in which the dispatcher asked the index."""
 
-    def __init__(self, gate: Gate, recorder: Recorder) -> None:
-        self._gate = gate
+    def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._ids: dict[tuple[str, str, int], tuple[str, ...]] = {}
 
-    def send(self, run: Run, rosters: Iterable[Roster]) -> int:
-        """Hand a run over to all that have a line; answers how many."""
-        layouts: dict[Kind, _Layout] = {}
-        apart: list[tuple[Attachment, int]] = []
+    def send(self, ride: Ride) -> None:
+        """Hand a run over to all of its riders."""
+        layouts, run = ride.layouts, ride.run
+        apart: list[tuple[Attachment, _Layout, int]] = []
         broken: list[tuple[Attachment, Exception]] = []
         first, last = run[0].event.seq, run[-1].event.seq
         known: Kind | None = None
+        layout: _Layout | None = None
         writes: list[list[bytes]] = []
         taken: list[str] = []
-        streams = 0
-        for roster in rosters:
-            streams += len(roster.express)
-            for attachment in roster.express:
-                line, kind = attachment.line, attachment.kind
-                if kind is not known:
-                    layout = self._layout(layouts, kind, run)
-                    known, writes, taken = kind, layout.writes, layout.taken
-                if line is None or attachment.since >= first:
-                    apart.append((attachment, 0))
-                    continue
-                transport, flow, done = line.transport, line.flow, 0
-                try:
-                    for pieces in writes:
-                        if flow.write_paused:
-                            apart.append((attachment, done))
-                            break
-                        if transport.is_closing():
-                            raise ConnectionResetError("the connection is gone")
-                        transport.write(attachment.mark.join(pieces))
-                        done += 1
-                    else:
-                        attachment.handed = last
-                        taken.append(attachment.id)
-                except Exception as error:
-                    broken.append((attachment, error))
-        for kind, layout in layouts.items():
-            self._note(kind, layout)
-        for attachment, done in apart:
-            self._carry_on(attachment, run, layouts, done)
+        for attachment in ride.riders:
+            line, kind = attachment.line, attachment.kind
+            if layout is None or kind is not known:
+                known, layout = kind, layouts[kind]
+                writes, taken = layout.writes, layout.taken
+            if line is None or attachment.since >= first or layout.failure is not None:
+                apart.append((attachment, layout, 0))
+                continue
+            transport, flow, done = line.transport, line.flow, 0
+            try:
+                for pieces in writes:
+                    if flow.write_paused:
+                        apart.append((attachment, layout, done))
+                        break
+                    if transport.is_closing():
+                        raise ConnectionResetError("the connection is gone")
+                    transport.write(attachment.mark.join(pieces))
+                    done += 1
+                else:
+                    attachment.handed = last
+                    taken.append(attachment.id)
+            except Exception as error:
+                broken.append((attachment, error))
+        for layout in layouts.values():
+            self._note(layout)
+        for attachment, layout, done in apart:
+            self._carry_on(attachment, layout, done)
         for attachment, cause in broken:
             failed = TransportFailed(type(cause).__name__)
             failed.__cause__ = cause
             attachment.connection.fail(failed)
-        return streams
 
-    def _layout(self, layouts: dict[Kind, _Layout], kind: Kind | None, run: Run) -> _Layout:
-        if kind is None:
-            raise RuntimeError("an attachment without a kind has no line")
-        layout = layouts.get(kind)
-        if layout is None:
-            layout = layouts[kind] = _Layout(kind, run, self._gate)
-        return layout
-
-    def _note(self, kind: Kind, layout: _Layout) -> None:
+    def _note(self, layout: _Layout) -> None:
         """Note what became of the run for those that took all of it."""
         if not layout.taken:
             return
-        wire, note = kind.framing.name, self._recorder.note_ids
+        wire, note = layout.wire, self._recorder.note_ids
         ids = self._same(wire, layout.taken)
         for parcel in layout.admitted:
             note(parcel, wire, Outcome.DELIVERED, ids)
@@ -168,18 +182,20 @@ class Express:
         self._ids[name] = found
         return found
 
-    def _carry_on(self, attachment: Attachment, run: Run, layouts: dict[Kind, _Layout], done: int) -> None:
+    def _carry_on(self, attachment: Attachment, layout: _Layout, done: int) -> None:
         """Hand the rest over as entries, after `done` writes: the transport is paused, or it has some of it already."""
-        layout = self._layout(layouts, attachment.kind, run)
         connection, ids, note = attachment.connection, (attachment.id,), self._recorder.note_ids
+        if layout.failure is not None:
+            connection.fail(layout.failure)
+            return
         upto = layout.ends[done - 1] if done else 0
         for parcel in layout.admitted[:upto]:
             note(parcel, connection.wire, Outcome.DELIVERED, ids)
             attachment.handed = parcel.event.seq
-        for parcel in layout.refused:
-            if parcel.event.seq > attachment.since:
-                note(parcel, connection.wire, Outcome.REFUSED, ids)
         subscription, since = attachment.subscription, attachment.since
+        for parcel in layout.refused:
+            if parcel.event.seq > since:
+                note(parcel, connection.wire, Outcome.REFUSED, ids)
         rest = [Entry(parcel, [subscription]) for parcel in layout.admitted[upto:] if parcel.event.seq > since]
         if rest:
             connection.deliver(rest)

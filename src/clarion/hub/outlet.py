@@ -71,8 +71,8 @@ class Outlet:
             return None
         return None if self._direct is None else self._direct.line
 
-    def direct(self, attachment: Attachment, line: Line | None, kinds: Kinds) -> bool:
-        """Give `attachment`, the only one of this stream, a line, or take it; answers whether that changed anything."""
+    def direct(self, attachment: Attachment, line: Line | None, kinds: Kinds, *, alone: bool) -> bool:
+        """Give an attachment of this stream a line, or take it; answers whether that changed anything."""
         if line is None:
             if attachment.line is None:
                 return False
@@ -82,9 +82,9 @@ class Outlet:
         subscription = attachment.subscription
         mark = self._framing.mark(subscription)
         kind = kinds.of(subscription, self._framing, line, self.epoch, len(mark))
-        if attachment.line is line and attachment.kind is kind:
+        if attachment.line is line and attachment.kind is kind and attachment.alone is alone:
             return False
-        attachment.line, attachment.kind, attachment.mark = line, kind, mark
+        attachment.line, attachment.kind, attachment.mark, attachment.alone = line, kind, mark, alone
         return True
 
     def send(self, entries: Sequence[Entry], before: bytes = b"", admit: Admit | None = None) -> int:

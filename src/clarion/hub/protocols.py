@@ -138,7 +138,8 @@ class Sink(Protocol):
 class Flow(Protocol):
     """What a server keeps of a transport's water marks."""
 
-    write_paused: bool
+    @property
+    def write_paused(self) -> bool: ...
 
 
 class Transport(Protocol):

@@ -109,6 +109,8 @@ class HubRig:
     clock: FakeClock
     emitter: Emitter
     framing: Framing = field(default_factory=PactFraming)
+    direct: bool = True
+    """Whether streams that are opened without a sink get one that the dispatcher may write to by itself."""
 
     async def emit(
         self, topic: str = "deal.won", payload: dict[str, Any] | None = None, *, tenant: str = "acme", **fields: Any
@@ -167,7 +169,7 @@ class HubRig:
     ) -> AsyncIterator[OpenStream]:
         """A stream that runs until the block ends. `settled`: it had its turns, so that unless its transport is paused
         a short replay is done; else it is about to begin."""
-        sink = sink or FakeSink()
+        sink = sink or FakeSink(direct=self.direct)
         viewer = Viewer(Principal(tenant, subject), client, credential)
         async with self.hub.connect(viewer, self.framing, sink, lens=lens) as stream:
             task = asyncio.create_task(stream.run(start or Latest()))

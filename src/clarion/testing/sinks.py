@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from clarion.hub.protocols import Flow, Line, Transport
+
 __all__ = ["FakeSink"]
 
 
@@ -11,13 +13,18 @@ class FakeSink:
     """A `clarion.hub.protocols.Sink` that keeps what is written to it; a test pauses and resumes it.
 
     `room`: how many more writes it takes before it pauses by itself, as a transport does at its high water mark; None
-    is any number. `fail`: the next write raises it, as a broken transport's would.
+    is any number. `fail`: the next write raises it, as a broken transport's would. `direct`: it may be written to by
+    the dispatcher itself (`Line`), as a server's transport may within a response that has begun.
     """
 
-    def __init__(self, *, room: int | None = None) -> None:
+    kind = "fake"
+
+    def __init__(self, *, room: int | None = None, direct: bool = True) -> None:
         self.writes: list[bytes] = []
         self.room = room
         self.fail: Exception | None = None
+        self.closing = False
+        self.line: Line | None = self if direct else None
         self._paused = False
         self._writable = asyncio.Event()
         self._writable.set()
@@ -25,6 +32,24 @@ class FakeSink:
     @property
     def paused(self) -> bool:
         return self._paused
+
+    @property
+    def write_paused(self) -> bool:
+        return self._paused
+
+    @property
+    def flow(self) -> Flow:
+        return self
+
+    @property
+    def transport(self) -> Transport:
+        return self
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def around(self, _size: int) -> tuple[bytes, bytes]:
+        return b"", b""
 
     @property
     def data(self) -> bytes:

@@ -762,3 +762,19 @@ async def test_a_stream_whose_transport_is_paused_from_the_start_opens_when_it_i
             await rig.emit_some(2)
             await resumed(stream)
             assert [frame.name for frame in stream.frames] == ["subscription.open", "event", "event"]
+
+
+async def test_who_unsubscribed_gets_nothing_where_others_with_the_same_wish_still_do() -> None:
+    """They share a place in the index, which remembers who is there."""
+    async with opened_hub() as rig:
+        mine = await rig.subscribe("deal.*")
+        await rig.subscribe("ticket.*")
+        await rig.subscribe("deal.*", client="other")
+        async with rig.stream() as stream, rig.stream(client="other") as other:
+            await rig.emit("deal.won")
+            await rig.dispatched()
+            await rig.unsubscribe(mine)
+            await rig.emit("deal.won")
+            await rig.emit("ticket.opened")
+            await rig.dispatched()
+            assert (stream.seqs, other.seqs) == ([1, 3], [1, 2])

@@ -127,6 +127,50 @@ async def test_a_declaration_whose_caller_left_is_in_force() -> None:
             await rig.emit("orders.paid", {"no": "id"})
 
 
+async def test_a_rule_that_is_remembered_gives_way_to_a_declaration() -> None:
+    schema = {"type": "object", "required": ["id"]}
+    async with opened_hub() as rig:
+        await rig.emit("orders.paid", {})
+        known = rig.hub.topics.known_rules("acme")
+        assert known is not None
+        assert known.found("orders.paid") is not None
+        await rig.hub.topics.declare(
+            "acme", "orders.*", category="workflow", description="Orders.", schema=schema, filter_examples=[]
+        )
+        with pytest.raises(InvalidEvent):
+            await rig.emit("orders.paid", {})
+        await rig.emit("orders.paid", {"id": 1})
+        await rig.hub.append([])
+        rules = await rig.hub.topics.rules("acme")
+        assert rules is rig.hub.topics.known_rules("acme")
+        assert rules.of("orders.paid").category == "workflow"
+        assert (await rig.hub.topics.rules("globex")).of("orders.paid").schema is None
+
+
+async def test_remembered_rules_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clarion.hub.services.MAX_RULES", 3)
+    async with opened_hub() as rig:
+        rules = await rig.hub.topics.rules("acme")
+        for number in range(10):
+            rules.of(f"made.up{number}")
+        assert sum(rules.found(f"made.up{number}") is not None for number in range(10)) <= 3
+
+
+async def test_declarations_that_cannot_be_read_are_told_after_what_is_wrong_by_itself() -> None:
+    backend = open_memory()
+
+    async def unread(_tenant: str) -> Any:
+        raise StoreUnavailable()
+
+    backend.topics.of_tenant = unread  # type: ignore[method-assign]
+    async with opened_hub(backend) as rig:
+        with pytest.raises(InvalidEvent):
+            await rig.emit(payload={"a": float("nan")})
+        with pytest.raises(StoreUnavailable):
+            await rig.emit()
+        assert rig.hub.topics.known_rules("acme") is None
+
+
 async def test_a_withdrawal_whose_caller_left_empties_what_waits() -> None:
     backend, held = holding("consents", "append")
     sink = FakeSink()
