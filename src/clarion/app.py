@@ -26,7 +26,7 @@ from clarion import __version__
 from clarion.api.admin import AdminEndpoints
 from clarion.api.consent import ConsentEndpoints
 from clarion.api.events import EventsEndpoint
-from clarion.api.http import bearer, endpoint, error_response, json_response
+from clarion.api.http import bearer, crash_response, endpoint, error_response, json_response
 from clarion.api.inbound import InboundEndpoint
 from clarion.api.keys import KeyEndpoints
 from clarion.api.operations import OperationsEndpoints
@@ -39,16 +39,18 @@ from clarion.model import ApiKey, Principal, Role
 from clarion.settings import Settings
 from clarion.sources.emit import Emitter
 from clarion.sources.inbound import InboundSource
+from clarion.wires.mcp_events.layer import EventsLayer
 from clarion.wires.mcp_events.protocol import Caller
 from clarion.wires.mcp_events.sdk import Context, EventsBinding, EventsExtension
 from clarion.wires.mcp_events.service import EventsService
-from clarion.wires.mcp_events.sinks import EventsLayer
 from clarion.wires.pact import PUSH_PATH, push_endpoint, push_tools
 from clarion.wires.sse import Receive, Scope, Send
 
 __all__ = ["MCP_PATH", "App", "Guard"]
 
 MCP_PATH = "/mcp"
+
+EVENTS_PATH = "/v1/events"
 
 EVENT_TYPES_PER_PAGE = 25
 """Event types on a page of `events/list`: each has two schemas."""
@@ -120,7 +122,10 @@ class App:
                 transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
             )
         )
-        self._api = _api(hub, authenticator, keys, emitter, sources, metrics_public=settings.metrics_public)
+        self._ingest = EventsEndpoint(authenticator, emitter)
+        self._api = _api(
+            hub, authenticator, keys, emitter, sources, self._ingest, metrics_public=settings.metrics_public
+        )
         self._entry: Callable[[Scope, Receive, Send], Any] = self._route
         if settings.allowed_origins:
             self._entry = CORSMiddleware(
@@ -152,6 +157,8 @@ class App:
         path = scope["path"]
         if path == PUSH_PATH:  # OPTIONS: what CORS had no answer to
             await _method_not_allowed("GET")(scope, receive, send)
+        elif path == EVENTS_PATH and scope["method"] == "POST":
+            await self._ingest(scope, receive, send)  # every event of others comes this way: past Starlette's routing
         elif path == MCP_PATH:
             await self._serve_mcp(scope, receive, send)
         else:
@@ -257,6 +264,7 @@ def _api(
     keys: KeyService,
     emitter: Emitter,
     sources: Mapping[str, InboundSource],
+    ingest: EventsEndpoint,
     *,
     metrics_public: bool,
 ) -> Starlette:
@@ -272,7 +280,7 @@ def _api(
     outbound = "/v1/admin/mcp/outbound"
     return Starlette(
         routes=[
-            route("/v1/events", "POST", EventsEndpoint(emitter), Role.PUBLISHER),
+            Route(EVENTS_PATH, ingest, methods=["POST"]),
             route("/v1/topics", "GET", topics.listing, Role.PUBLISHER, Role.SUBSCRIBER),
             route("/v1/topics/{topic}", "PUT", topics.declare),
             route("/v1/consent", "POST", consent.record),
@@ -308,5 +316,5 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 async def _crash(_request: Request, _error: Exception) -> Response:
-    """An unexpected failure: the log holds it, the answer does not."""
-    return json_response({"error": {"code": "internal", "message": "Something went wrong on the server."}}, 500)
+    """An unexpected failure, which Starlette raises again for the log."""
+    return crash_response()

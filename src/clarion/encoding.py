@@ -6,9 +6,9 @@ the bytes that were stored are the bytes that are sent.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
+from hashlib import blake2b as _blake2b
 from typing import Any
 
 import orjson
@@ -44,7 +44,7 @@ def digest(value: Any) -> bytes:
 
     Numbers count as they are written: 1 and 1.0 are other content, 1.0 and 1e0 are the same.
     """
-    return hashlib.blake2b(canonical(value), digest_size=16).digest()
+    return _blake2b(orjson.dumps(value, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
 
 def decode(data: bytes | str) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from clarion.encoding import decode
 from clarion.errors import InvalidInput
@@ -43,7 +43,18 @@ __all__ = [
     "isoformat",
     "normal_subject",
     "parse_time",
+    "record",
 ]
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass as record
+else:
+
+    def record(*, frozen: bool, slots: bool, eq: bool = True):
+        """`dataclass` for what is made for every event: frozen to the type checker and by agreement. At run time a
+        frozen one sets each field by a function call, which takes six times as long: 1.5 us for an event."""
+        return dataclass(slots=slots, eq=eq, unsafe_hash=eq)
+
 
 MICROSECONDS = 1_000_000
 """Microseconds in a second: the unit of every `*_at` field."""
@@ -101,7 +112,7 @@ class Principal:
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Position:
     """A place in one tenant's log: everything up to and including `seq` has been passed. Opaque outside."""
 
@@ -190,7 +201,7 @@ class Bounds:
                 return max(position.seq, self.floor), Truncation.RETENTION if behind else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Draft:
     """An event that was validated and encoded and waits for its position. Built by `sources.emit` only.
 
@@ -221,7 +232,7 @@ class Draft:
     expires_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, slots=True, eq=False)
 class Event:
     """One entry of the log. `payload_json` is the payload as stored: the very bytes that are sent.
 

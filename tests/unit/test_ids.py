@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from clarion.ids import format_cursor, new_epoch, new_event_id, new_subscription_id, parse_cursor
+from clarion.ids import DRAWN_IDS, EventIds, format_cursor, new_epoch, new_subscription_id, parse_cursor
 from clarion.model import Position
 
 
@@ -40,16 +40,31 @@ def test_no_text_breaks_the_reading_of_cursors(text: str) -> None:
 
 @given(st.integers(0, 2**47 * 1000), st.binary(min_size=10, max_size=10))
 def test_an_event_id_is_the_ulid_of_its_moment_and_randomness(at: int, drawn: bytes) -> None:
-    made = new_event_id(at, lambda count: drawn[:count])
+    made = EventIds(lambda count: drawn * (count // 10))(at)
     assert made == str(ULID((at // 1000).to_bytes(6, "big") + drawn))
 
 
 def test_event_ids_sort_by_time_and_a_clock_before_1970_is_none() -> None:
-    chance = random.Random(1).randbytes
-    made = [new_event_id(at * 1_000_000, chance) for at in range(100)]
+    ids = EventIds(random.Random(1).randbytes)
+    made = [ids(at * 1_000_000) for at in range(100)]
     assert made == sorted(made)
-    assert len({new_event_id(5, chance) for _ in range(1000)}) == 1000
-    assert new_event_id(-5, lambda count: b"\0" * count) == "0" * 26
+    assert len({ids(5) for _ in range(1000)}) == 1000
+    assert EventIds(bytes)(-5) == "0" * 26
+
+
+def test_event_ids_are_drawn_for_many_at_once_and_each_draw_is_used_once() -> None:
+    chance = random.Random(3).randbytes
+    draws: list[bytes] = []
+
+    def drawing(count: int) -> bytes:
+        draws.append(chance(count))
+        return draws[-1]
+
+    ids = EventIds(drawing)
+    made = [ids(at * 1_000) for at in range(DRAWN_IDS + 1)]
+    assert len(draws) == 2  # the second one for the last id
+    used = [draws[0][start : start + 10] for start in range(0, len(draws[0]), 10)] + [draws[1][:10]]
+    assert made == [str(ULID(at.to_bytes(6, "big") + drawn)) for at, drawn in enumerate(used)]
 
 
 def test_subscription_ids_and_epochs_have_their_form() -> None:

@@ -7,14 +7,26 @@ all went well, else 207, with one result per item in order; valid items are stor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from clarion.api.http import MAX_BODY_BYTES, json_response, read_body, take, time_field
-from clarion.encoding import decode
+from clarion.api.http import (
+    MAX_BODY_BYTES,
+    bearer,
+    crash_response,
+    error_response,
+    header,
+    receive_body,
+    respond,
+    take,
+    time_field,
+)
+from clarion.auth.keys import Authenticator, require
+from clarion.encoding import decode, encode
 from clarion.errors import (
     ClarionError,
     InvalidInput,
@@ -25,7 +37,7 @@ from clarion.errors import (
     codes,
     describe,
 )
-from clarion.model import ApiKey, Principal
+from clarion.model import Principal, Role
 from clarion.sources.emit import Emission, Emitter, Receipt
 
 __all__ = ["MAX_BATCH", "EventsEndpoint", "emission_of"]
@@ -57,7 +69,7 @@ _SPACE = ord(" ")
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {
+_FIELDS: Mapping[str, type] = {
     "topic": str,
     "payload": dict,
     "event_id": str,
@@ -80,20 +92,50 @@ def emission_of(item: Any) -> Emission:
     """The emission that a JSON value asks for. Raises InvalidInput naming the field."""
     if not isinstance(item, dict):
         raise InvalidInput("an event must be a JSON object", field="body", rule="object")
-    taken = take(item, _FIELDS, "topic", "payload")
-    time_field(taken, "occurred_at")
-    time_field(taken, "expires_at")
-    return Emission(**taken, finite=True)
+    for name, value in item.items():
+        if _FIELDS.get(name) is not type(value):
+            item = take(item, _FIELDS)  # it raises, unless it is that one of them is null
+            break
+    if "topic" not in item or "payload" not in item:
+        take(item, _FIELDS, "topic", "payload")
+    if "occurred_at" in item or "expires_at" in item:
+        item = dict(item)
+        time_field(item, "occurred_at")
+        time_field(item, "expires_at")
+    return Emission(**item, finite=True)
 
 
 class EventsEndpoint:
-    """Emits on behalf of the caller's key."""
+    """Emits on behalf of the caller's key. Raw ASGI: what a web framework does for a request would take longer than
+    the event does."""
 
-    def __init__(self, emitter: Emitter) -> None:
+    def __init__(self, authenticator: Authenticator, emitter: Emitter) -> None:
+        self._authenticator = authenticator
         self._emitter = emitter
         self._in_flight = 0
+        self._turn = asyncio.Lock()
+        """Taken for one pass of the event loop before each group: however many requests there are, everything else
+        has its turn between two groups."""
 
-    async def __call__(self, request: Request, key: ApiKey) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            key = await self._authenticator.authenticate(bearer(scope["headers"]))
+            require(key, Role.PUBLISHER)
+            status, answer = await self._serve(scope["headers"], receive, key.principal)
+        except ClarionError as error:
+            await error_response(error)(scope, receive, send)
+        except ClientDisconnect:
+            await Response(status_code=499)(scope, receive, send)
+        except Exception:
+            await crash_response()(scope, receive, send)
+            raise  # the server logs it
+        else:
+            await respond(send, status, encode(answer, field="response", finite=True))
+
+    async def _serve(
+        self, headers: Iterable[tuple[bytes, bytes]], receive: Receive, principal: Principal
+    ) -> tuple[int, dict[str, Any]]:
+        """The status and the body of the answer."""
         share = 0
 
         def arrived(count: int) -> None:
@@ -104,24 +146,31 @@ class EventsEndpoint:
             self._in_flight += count
 
         try:
-            body = await read_body(request, MAX_BATCH_BYTES, arrived=arrived)
-            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            body = await receive_body(headers, receive, MAX_BATCH_BYTES, arrived=arrived)
+            kind = header(headers, b"content-type").partition(";")[0].strip().lower()
             if kind in NDJSON:
                 lines = _lines(body)
-                return await self._several(key.principal, len(lines), _line_groups(body, lines))
+                return await self._several(principal, len(lines), _line_groups(body, lines))
             parsed = _parsed(body)
             if isinstance(parsed, list):
                 _check_count(len(parsed))
-                return await self._several(key.principal, len(parsed), _groups(parsed))
-            receipt = await self._emitter.emit(key.principal, emission_of(parsed))
-            return json_response(_result(receipt), 200 if receipt.duplicate else 201)
+                return await self._several(principal, len(parsed), _groups(parsed))
+            receipt = await self._emitter.emit(principal, emission_of(parsed))
+            return 200 if receipt.duplicate else 201, _result(receipt)
         finally:
             self._in_flight -= share
 
-    async def _several(self, principal: Principal, count: int, groups: Iterator[list[Any]]) -> Response:
+    async def _several(
+        self, principal: Principal, count: int, groups: Iterator[list[Any]]
+    ) -> tuple[int, dict[str, Any]]:
         """Emit `count` items, which come in `groups` for one transaction each."""
         results: list[dict[str, Any]] = []
-        for group in groups:
+        while True:
+            async with self._turn:
+                await asyncio.sleep(0)
+            group = next(groups, None)
+            if group is None:
+                break
             try:
                 outcomes = await self._group(principal, group)
             except StoreUnavailable as error:
@@ -130,12 +179,10 @@ class EventsEndpoint:
                 results += [_result(error)] * (count - len(results))  # what was stored before keeps its receipts
                 break
             results += map(_result, outcomes)
-            if not any(isinstance(outcome, Receipt) for outcome in outcomes):
-                await asyncio.sleep(0)  # nothing was stored, so nothing was waited for
         failed = sum("error" in result for result in results)
         duplicates = sum(result.get("duplicate", False) for result in results)
         counts = {"accepted": len(results) - failed - duplicates, "duplicates": duplicates, "failed": failed}
-        return json_response({**counts, "results": results}, 207 if failed else 200)
+        return 207 if failed else 200, {**counts, "results": results}
 
     async def _group(self, principal: Principal, items: list[Any]) -> list[Receipt | ClarionError]:
         outcomes: list[Receipt | ClarionError | None] = []
@@ -226,7 +273,7 @@ def _line(body: bytes, number: int, start: int, end: int) -> Any:
             details={"limit": "body_bytes", "max": MAX_BODY_BYTES},
         )
     try:
-        return _decoded(body[start:end])
+        return decode(body[start:end]) if end - start <= MAX_CONTAINERS else _decoded(body[start:end])
     except MalformedJSON as error:
         position = {**error.details["position"], "line": number}
         return MalformedJSON(
@@ -247,11 +294,12 @@ def _check_count(count: int) -> None:
 def _result(outcome: Receipt | ClarionError) -> dict[str, Any]:
     if isinstance(outcome, ClarionError):
         return {"status": codes(outcome).http, "error": describe(outcome)}
+    position = outcome.position
     return {
         "status": 200 if outcome.duplicate else 201,
         "event_id": outcome.event_id,
         "topic": outcome.topic,
-        "seq": outcome.position.seq,
-        "position": str(outcome.position),
+        "seq": position.seq,
+        "position": f"{position.epoch}-{position.seq}",
         "duplicate": outcome.duplicate,
     }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from types import coroutine
 from typing import Any, TypeAlias
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Message, Receive, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from clarion.auth.keys import Authenticator, require
 from clarion.encoding import decode, encode
@@ -30,11 +33,15 @@ __all__ = [
     "Endpoint",
     "bearer",
     "check_query",
+    "crash_response",
     "endpoint",
     "error_response",
+    "header",
     "json_response",
     "read_body",
     "read_object",
+    "receive_body",
+    "respond",
     "take",
     "time_field",
 ]
@@ -63,6 +70,38 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | Non
     )
 
 
+async def respond(send: Send, status: int, body: bytes) -> None:
+    """As `json_response` with what is JSON already, to `send` itself: without a request's object around it.
+
+    uvicorn writes a head at once and the body after it, and a write to a socket takes longer than all else in here. So
+    a response of uvicorn's that begins as usual is given to it in one piece, as if its head had been sent.
+    """
+    headers = (
+        (b"cache-control", b"no-store"),
+        (b"content-length", b"%d" % len(body)),
+        (b"content-type", b"application/json"),
+    )
+    cycle: Any = getattr(send, "__self__", None)
+    known = type(cycle) is RequestResponseCycle and vars(cycle).keys() >= _OF_CYCLE and status in STATUS_LINE
+    if known and cycle.keep_alive and not cycle.response_started and not cycle.access_log:
+        lines = [b"%b: %b\r\n" % pair for pair in (*cycle.default_headers, *headers)]
+        body = b"".join((STATUS_LINE[status], *lines, b"\r\n", body))
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = cycle.chunked_encoding = False
+        cycle.expected_content_length = len(body)
+        await send({"type": "http.response.body", "body": body})
+        return
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+
+_OF_CYCLE = frozenset((
+    "access_log", "chunked_encoding", "default_headers", "expected_content_length", "keep_alive", "response_started",
+    "waiting_for_100_continue",
+))  # fmt: skip
+"""What `respond` knows of uvicorn's response; one that has not all of it is sent as ASGI says."""
+
+
 def error_response(error: ClarionError) -> Response:
     """The error's row of the table as a response: `{"error": {code, message, field?, rule?, ...}}`."""
     status = codes(error).http
@@ -74,6 +113,19 @@ def error_response(error: ClarionError) -> Response:
     if isinstance(error, StoreUnavailable):
         headers["retry-after"] = str(RETRY_AFTER_SECONDS)
     return json_response({"error": describe(error)}, status, headers)
+
+
+def crash_response() -> Response:
+    """The answer to a request that failed in a way that nobody expected: the log holds it, the answer does not."""
+    return json_response({"error": {"code": "internal", "message": "Something went wrong on the server."}}, 500)
+
+
+def header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str:
+    """The first of raw request headers with a name, in lower case as ASGI has them; empty when there is none."""
+    for name, value in headers:
+        if name == wanted:
+            return value.decode("latin-1")
+    return ""
 
 
 def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -116,27 +168,80 @@ def check_query(request: Request, *known: str) -> None:
 async def read_body(
     request: Request, limit: int = MAX_BODY_BYTES, *, arrived: Callable[[int], None] | None = None
 ) -> bytes:
-    """The whole body. `arrived` is told the bytes of each part and may refuse by raising.
+    """As `receive_body`, of a request that Starlette serves."""
+    return await receive_body(request.headers.raw, request.receive, limit, arrived=arrived)
 
-    Raises PayloadTooLarge before reading more than `limit` bytes, RequestTimeout when the sender is too slow.
+
+async def receive_body(
+    headers: Iterable[tuple[bytes, bytes]],
+    receive: Receive,
+    limit: int = MAX_BODY_BYTES,
+    *,
+    arrived: Callable[[int], None] | None = None,
+) -> bytes:
+    """The whole body of a raw request. `arrived` is told the bytes of each part and may refuse by raising.
+
+    Raises PayloadTooLarge before reading more than `limit` bytes, RequestTimeout when the sender is too slow,
+    ClientDisconnect when it went away.
     """
-    declared = request.headers.get("content-length", "")
+    declared = header(headers, b"content-length")
     if re.fullmatch("[0-9]{1,18}", declared) and int(declared) > limit:
         raise _too_large(limit)
+    begun = receive().__await__()
+    try:
+        waited_for = next(begun)
+    except StopIteration as done:  # all of a small body is there already, and nothing has to be waited for
+        message = done.value
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            return _part(message, 0, limit, arrived)
+        coming: Awaitable[Message] = _given(message)
+    else:
+        coming = _rest(begun, waited_for)
     body = bytearray()
     deadline = asyncio.get_running_loop().time() + BODY_SECONDS
     try:
         async with asyncio.timeout_at(deadline) as waiting:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise _too_large(limit)
-                if arrived is not None:
-                    arrived(len(chunk))
+            while True:
+                message = await coming
+                body += _part(message, len(body), limit, arrived)
+                if not message.get("more_body", False):
+                    return bytes(body)
                 waiting.reschedule(deadline + len(body) / SLOWEST_BODY)
+                coming = receive()
     except TimeoutError:
         raise RequestTimeout() from None
-    return bytes(body)
+
+
+def _part(message: Message, before: int, limit: int, arrived: Callable[[int], None] | None) -> bytes:
+    """The bytes that a message brings, of which there were `before` already."""
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect()
+    part: bytes = message.get("body", b"")
+    if before + len(part) > limit:
+        raise _too_large(limit)
+    if arrived is not None:
+        arrived(len(part))
+    return part
+
+
+async def _given(message: Message) -> Message:
+    return message
+
+
+@coroutine
+def _rest(begun: Generator[Any, Any, Message], waited_for: Any) -> Generator[Any, Any, Message]:
+    """Carry on what was begun until it waited for something."""
+    try:
+        while True:
+            try:
+                answer = yield waited_for
+            except BaseException as error:
+                waited_for = begun.throw(error)
+            else:
+                waited_for = begun.send(answer)
+    except StopIteration as done:
+        message: Message = done.value
+        return message
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from clarion.catalog import Catalog, Declared
+from clarion.catalog import NONE_DECLARED, Catalog, Declared
 from clarion.clock import Clock
 from clarion.completion import complete
 from clarion.errors import InvalidConsent, InvalidInput, InvalidPattern, NotFound, StoreUnavailable
@@ -29,6 +29,7 @@ from clarion.model import (
     TopicDeclaration,
     normal_subject,
 )
+from clarion.schemas import Schema
 from clarion.stores.protocols import Audit, Consents, DeliveryRow, Detach, SubscriptionLimits, Subscriptions, Topics
 from clarion.topics import glob
 
@@ -38,6 +39,8 @@ __all__ = [
     "ConsentService",
     "DeliveryService",
     "SubscriptionService",
+    "TopicRule",
+    "TopicRules",
     "TopicService",
     "check_name",
     "check_subject",
@@ -46,6 +49,9 @@ __all__ = [
 
 COST_PER_DELIVERY_CENTS = 0.01
 """What one delivery is estimated to cost (SEEDS section 0: one INSERT and one UPDATE, about 0.01 cent)."""
+
+MAX_RULES = 4_096
+"""Topics of a tenant whose rule is remembered. Stops a publisher that makes up topics from filling the memory."""
 
 MAX_PATTERNS = 32
 """Patterns of one subscription. Bounds what one index entry can cost."""
@@ -79,6 +85,53 @@ def check_subject(value: object, field: str = "subject") -> str:
     return check_name(normal_subject(value, field) if isinstance(value, str) else value, field)
 
 
+@dataclass(frozen=True, slots=True)
+class TopicRule:
+    """What a tenant's declarations say of one topic: its category, and the schema that its payloads must keep."""
+
+    category: str
+    schema: Schema | None
+
+
+class TopicRules:
+    """The rules of one tenant's declarations as they are, each found once."""
+
+    __slots__ = ("_catalog", "_declared", "_found")
+
+    def __init__(self, catalog: Catalog, declared: Declared) -> None:
+        self._catalog = catalog
+        self._declared = declared
+        self._found: dict[str, TopicRule] = {}
+
+    def found(self, topic: str) -> TopicRule | None:
+        """The rule of a topic that was asked for before, which so is a valid one; else None."""
+        return self._found.get(topic)
+
+    def of(self, topic: str) -> TopicRule:
+        """The rule of a valid topic. Raises StoreUnavailable when the declarations could not be read."""
+        speaks = self._catalog.find(topic, self._declared)
+        own = speaks is not None and speaks.schema and self._declared.get(speaks.pattern) is speaks
+        schema = self._declared.schema_of(speaks) if speaks is not None and own else None
+        rule = TopicRule(self._catalog.category_of(topic, self._declared), schema)
+        if len(self._found) >= MAX_RULES:
+            self._found.clear()
+        self._found[topic] = rule
+        return rule
+
+
+class _NoRules(TopicRules):
+    """The declarations cannot be read: whatever depends on them fails, and nothing before that."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, catalog: Catalog, error: StoreUnavailable) -> None:
+        super().__init__(catalog, NONE_DECLARED)
+        self._error = error
+
+    def of(self, topic: str) -> TopicRule:
+        raise self._error
+
+
 class TopicService:
     """The catalog as one tenant sees it."""
 
@@ -87,6 +140,7 @@ class TopicService:
         self._catalog = catalog
         self._limit = limit
         self._declared: dict[str, Declared] = {}
+        self._rules: dict[str, TopicRules] = {}
         self._changes = 0
         self._watchers: dict[str, dict[object, Callable[[], None]]] = {}
 
@@ -123,6 +177,7 @@ class TopicService:
         finally:  # also after an error: a commit may have happened whose success could not be told
             self._changes += 1
             self._declared.pop(tenant, None)
+            self._rules.pop(tenant, None)
         for changed in list(self._watchers.get(tenant, {}).values()):
             changed()
 
@@ -147,12 +202,22 @@ class TopicService:
         """The catalog, or one category of it. Raises InvalidInput that lists the categories."""
         return self._catalog.listing(category, await self.declared(tenant))
 
-    async def category_of(self, tenant: str, topic: str) -> str:
-        return self._catalog.category_of(topic, await self.declared(tenant))
+    def known_rules(self, tenant: str) -> TopicRules | None:
+        """What `rules` answers, when nothing must be read for it."""
+        return self._rules.get(tenant)
 
-    async def check_payload(self, tenant: str, topic: str, payload: Mapping[str, Any]) -> None:
-        """Raises InvalidEvent when the payload breaks a schema that the tenant declared for the topic."""
-        self._catalog.validate_payload(topic, payload, await self.declared(tenant))
+    async def rules(self, tenant: str) -> TopicRules:
+        """The tenant's rules as they are now. When they cannot be read, it is `TopicRules.of` that says so."""
+        try:
+            declared = await self.declared(tenant)
+        except StoreUnavailable as error:
+            return _NoRules(self._catalog, error)
+        rules = self._rules.get(tenant)
+        if rules is None:
+            rules = TopicRules(self._catalog, declared)
+            if self._declared.get(tenant) is declared:
+                self._rules[tenant] = rules
+        return rules
 
     async def unknown(self, tenant: str, patterns: Sequence[str]) -> dict[str, str | None]:
         """The patterns that no known topic can match, each with the name that may have been meant."""

@@ -6,17 +6,16 @@ import asyncio
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from io import BytesIO
+from dataclasses import field
 from typing import Any
 
 from clarion.clock import Clock, SystemClock
 from clarion.encoding import digest, encode
 from clarion.errors import ClarionError, Conflict, InvalidEvent, InvalidInput, InvalidTopic, PayloadTooLarge
 from clarion.hub.hub import Hub
-from clarion.hub.services import check_subject
-from clarion.ids import EVENT_ID_BYTES, Randomness, new_event_id
-from clarion.model import MICROSECONDS, Draft, Position, Principal, normal_subject, parse_time
+from clarion.hub.services import TopicRules, check_subject
+from clarion.ids import EventIds, Randomness
+from clarion.model import MICROSECONDS, Draft, Position, Principal, normal_subject, parse_time, record
 from clarion.stores.protocols import Appended, ConflictingEvent
 from clarion.topics import check_topic
 
@@ -54,7 +53,7 @@ PRIORITIES = ("low", "normal", "high", "urgent")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Emission:
     """An event as its emitter gives it; times in microseconds. What is None is filled in or left out."""
 
@@ -78,7 +77,7 @@ class Emission:
     """Payload and attributes are known to hold finite numbers only, as what was decoded from JSON does."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Receipt:
     """The event is durable at `position`. `duplicate`: it was already, and this emit changed nothing."""
 
@@ -101,7 +100,7 @@ class Emitter:
     ) -> None:
         self._hub = hub
         self._clock = clock or SystemClock()
-        self._randomness = randomness
+        self._new_id = EventIds(randomness)
         self._max_payload = min(max_payload_bytes, MAX_PAYLOAD_BYTES)
 
     async def emit(self, principal: Principal, emission: Emission) -> Receipt:
@@ -110,7 +109,11 @@ class Emitter:
         Raises InvalidTopic, InvalidEvent, PayloadTooLarge, Conflict (the id is taken by other content) or
         StoreUnavailable; after any of them nothing was stored.
         """
-        (outcome,) = await self.emit_many(principal, [emission])
+        topics = self._hub.topics
+        rules = topics.known_rules(principal.tenant) or await topics.rules(principal.tenant)
+        draft = self._draft(principal, emission, rules, self._clock.now())
+        (appended,) = await self._hub.append((draft,))
+        outcome = _receipt(draft, appended)
         if isinstance(outcome, ClarionError):
             raise outcome
         return outcome
@@ -122,11 +125,13 @@ class Emitter:
         """
         outcomes: list[Receipt | ClarionError | None] = []
         drafts: list[Draft] = []
-        randomness = self._drawn(emissions)
+        topics, tenant = self._hub.topics, principal.tenant
+        rules = topics.known_rules(tenant) or await topics.rules(tenant)
+        now = self._clock.now()
         stretch = 0
         for emission in emissions:
             try:
-                draft = await self._draft(principal, emission, randomness)
+                draft = self._draft(principal, emission, rules, now)
                 drafts.append(draft)
                 outcomes.append(None)
                 stretch += EVENT_BYTES + len(draft.payload_json)
@@ -136,65 +141,66 @@ class Emitter:
             if stretch > STRETCH_BYTES:
                 stretch = 0
                 await asyncio.sleep(0)
+                rules = topics.known_rules(tenant) or await topics.rules(tenant)  # a topic may have been declared
+                now = self._clock.now()
         appended = iter(zip(drafts, await self._hub.append(drafts) if drafts else [], strict=True))
         return [outcome or _receipt(*next(appended)) for outcome in outcomes]
 
-    def _drawn(self, emissions: Sequence[Emission]) -> Randomness:
-        """Randomness for the ids of those without one, drawn at once: each draw is a system call that gives the
-        interpreter's lock away, and the writer's thread is slow to give it back."""
-        wanted = EVENT_ID_BYTES * sum(not one.event_id for one in emissions)
-        return BytesIO(self._randomness(wanted) if wanted else b"").read
-
-    async def _draft(self, principal: Principal, emission: Emission, randomness: Randomness) -> Draft:
-        if not isinstance(emission.topic, str):
+    def _draft(self, principal: Principal, emission: Emission, rules: TopicRules, now: int) -> Draft:
+        """The draft of an emission, once everything about it is known to hold. Nothing is waited for in here."""
+        topic = emission.topic
+        if not isinstance(topic, str):
             raise InvalidTopic("topic must be a string", field="topic", rule="string")
-        topic = check_topic(emission.topic)
-        now = self._clock.now()
-        payload, payload_json = self._payload(emission)
-        _check_envelope(emission, now)
-        await self._hub.topics.check_payload(principal.tenant, topic, payload)
-        given = [
-            topic, payload, emission.aggregate_type, emission.aggregate_id, emission.actor_id,
-            emission.correlation_id, emission.causation_id, emission.audience, emission.priority, emission.key,
-            emission.attributes, emission.subjects, emission.occurred_at, emission.expires_at,
-        ]  # fmt: skip
-        return Draft(
-            tenant=principal.tenant,
-            source=emission.source,
-            event_id=emission.event_id or new_event_id(now, randomness),
-            topic=topic,
-            category=await self._hub.topics.category_of(principal.tenant, topic),
-            payload_json=payload_json,
-            digest=_digest(given),
-            recorded_at=now,
-            occurred_at=now if emission.occurred_at is None else emission.occurred_at,
-            origin=principal.subject,
-            aggregate_type=emission.aggregate_type,
-            aggregate_id=emission.aggregate_id,
-            actor_id=emission.actor_id,
-            correlation_id=emission.correlation_id,
-            causation_id=emission.causation_id,
-            audience=None if emission.audience is None else tuple(emission.audience),
-            priority=emission.priority,
-            key=emission.key,
-            attributes=emission.attributes,
-            subjects=tuple(dict.fromkeys(normal_subject(one) for one in emission.subjects)),
-            expires_at=emission.expires_at,
-        )
-
-    def _payload(self, emission: Emission) -> tuple[Mapping[str, Any], bytes]:
+        rule = rules.found(topic)
+        if rule is None:
+            check_topic(topic)
         payload = emission.payload
         if not isinstance(payload, dict):
             raise InvalidEvent("payload must be a JSON object", field="payload", rule="object")
-        encoded = _encode(payload, "payload", emission.finite)
-        if len(encoded) > self._max_payload:
-            raise PayloadTooLarge(
-                f"the payload has {len(encoded)} bytes as stored; at most {self._max_payload} are allowed. "
-                "Store the rest elsewhere and put a link into the payload",
-                field="payload",
-                details={"limit": "payload_bytes", "max": self._max_payload},
-            )
-        return payload, encoded
+        payload_json = _encode(payload, "payload", emission.finite)
+        if len(payload_json) > self._max_payload:
+            raise self._too_large(payload_json)
+        _check_envelope(emission, now)
+        if rule is None:
+            rule = rules.of(topic)
+        if rule.schema is not None:
+            rule.schema.validate(payload)
+        audience, subjects, occurred_at = emission.audience, emission.subjects, emission.occurred_at
+        return Draft(
+            principal.tenant,
+            emission.source,
+            emission.event_id or self._new_id(now),
+            topic,
+            rule.category,
+            payload_json,
+            _digest([
+                topic, payload, emission.aggregate_type, emission.aggregate_id, emission.actor_id,
+                emission.correlation_id, emission.causation_id, audience, emission.priority, emission.key,
+                emission.attributes, subjects, occurred_at, emission.expires_at,
+            ]),
+            now,
+            now if occurred_at is None else occurred_at,
+            principal.subject,
+            emission.aggregate_type,
+            emission.aggregate_id,
+            emission.actor_id,
+            emission.correlation_id,
+            emission.causation_id,
+            None if audience is None else tuple(audience),
+            emission.priority,
+            emission.key,
+            emission.attributes,
+            tuple(dict.fromkeys(normal_subject(one) for one in subjects)) if subjects else (),
+            emission.expires_at,
+        )  # fmt: skip
+
+    def _too_large(self, payload_json: bytes) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"the payload has {len(payload_json)} bytes as stored; at most {self._max_payload} are allowed. "
+            "Store the rest elsewhere and put a link into the payload",
+            field="payload",
+            details={"limit": "payload_bytes", "max": self._max_payload},
+        )
 
 
 def _encode(value: Mapping[str, Any], field: str, finite: bool) -> bytes:
@@ -223,18 +229,20 @@ def _receipt(draft: Draft, outcome: Appended | ConflictingEvent) -> Receipt | Cl
 
 
 def _check_envelope(emission: Emission, now: int) -> None:
-    for name in (
-        "event_id", "source", "aggregate_type", "aggregate_id", "actor_id", "correlation_id", "causation_id", "key",
+    for value in (
+        emission.source, emission.event_id, emission.aggregate_type, emission.aggregate_id, emission.actor_id,
+        emission.correlation_id, emission.causation_id, emission.key,
     ):  # fmt: skip
-        value = getattr(emission, name)
-        if value is not None:
-            _check_text(value, name)
-    _check_texts(emission.subjects, "subjects", MAX_SUBJECTS)
-    for subject in emission.subjects:
-        try:
-            check_subject(subject, "subjects")  # what the ledger does not take could never be withdrawn
-        except InvalidInput as error:
-            raise InvalidEvent(error.message, field="subjects", rule=error.rule) from None
+        if value is not None and (
+            type(value) is not str
+            or not 0 < len(value) <= MAX_FIELD_LENGTH
+            or not value.isascii()
+            or not value.isprintable()
+        ):  # nearly all are printable ASCII, which is settled by this
+            _check_names(emission)
+            break
+    if emission.subjects != ():
+        _check_subjects(emission.subjects)
     if emission.audience is not None:
         _check_texts(emission.audience, "audience", MAX_AUDIENCE)
     if emission.priority not in PRIORITIES:
@@ -248,6 +256,11 @@ def _check_envelope(emission: Emission, now: int) -> None:
                 f"attributes have {size} bytes; at most {MAX_ATTRIBUTE_BYTES} are allowed", field="attributes",
                 rule="length",
             )  # fmt: skip
+    if emission.occurred_at is not None or emission.expires_at is not None:
+        _check_moments(emission, now)
+
+
+def _check_moments(emission: Emission, now: int) -> None:
     _check_moment(emission.occurred_at, "occurred_at")
     _check_moment(emission.expires_at, "expires_at")
     if emission.occurred_at is not None and emission.occurred_at > now + MAX_CLOCK_SKEW:
@@ -255,6 +268,24 @@ def _check_envelope(emission: Emission, now: int) -> None:
     if emission.expires_at is not None and emission.expires_at <= now and emission.event_id is None:
         # With an id it may be a retry of what was stored in time; if it is not, the gate lets nobody have it.
         raise InvalidEvent("expires_at lies in the past", field="expires_at", rule="future")
+
+
+def _check_names(emission: Emission) -> None:
+    for name in (
+        "event_id", "source", "aggregate_type", "aggregate_id", "actor_id", "correlation_id", "causation_id", "key",
+    ):  # fmt: skip
+        value = getattr(emission, name)
+        if value is not None:
+            _check_text(value, name)
+
+
+def _check_subjects(subjects: Sequence[str]) -> None:
+    _check_texts(subjects, "subjects", MAX_SUBJECTS)
+    for subject in subjects:
+        try:
+            check_subject(subject, "subjects")  # what the ledger does not take could never be withdrawn
+        except InvalidInput as error:
+            raise InvalidEvent(error.message, field="subjects", rule=error.rule) from None
 
 
 def _check_moment(value: object, field: str) -> None:
@@ -275,11 +306,8 @@ def _check_text(value: object, field: str) -> None:
         raise InvalidEvent(
             f"{field} has {len(value)} characters; at most {MAX_FIELD_LENGTH} are allowed", field=field, rule="length"
         )
-    if not value.isascii() or not value.isprintable():
-        # Most values are printable ASCII, which the check above settles at once.
-        found = _UNPRINTABLE.search(value)
-        if found:
-            raise InvalidEvent(f"{field} must not contain control characters", field=field, rule="printable")
+    if _UNPRINTABLE.search(value):
+        raise InvalidEvent(f"{field} must not contain control characters", field=field, rule="printable")
 
 
 def _check_texts(values: object, field: str, limit: int) -> None:

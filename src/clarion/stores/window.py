@@ -71,6 +71,7 @@ class Window:
             self._first = stored[0].offset
         self._stored.extend(stored)
         tenants = self._tenants
+        size = 0
         for entry in stored:
             event = entry.event
             run = tenants.get(event.tenant)
@@ -78,7 +79,8 @@ class Window:
                 tenants[event.tenant] = [event]
             else:
                 run.append(event)
-            self.size += self.weigh(event)
+            size += len(event.payload_json)
+        self.size += size + _EVENT_BYTES * len(stored)
         self._evict_excess()
 
     def evict(self, upto: int) -> None:
@@ -129,10 +131,9 @@ class Window:
     def _drop(self, count: int) -> None:
         if count <= 0:
             return
-        gone: Counter[str] = Counter()
-        for entry in self._stored[:count]:
-            gone[entry.event.tenant] += 1
-            self.size -= self.weigh(entry.event)
+        oldest = [entry.event for entry in self._stored[:count]]
+        gone = Counter([event.tenant for event in oldest])
+        self.size -= sum([len(event.payload_json) for event in oldest]) + _EVENT_BYTES * count
         for tenant, number in gone.items():
             run = self._tenants[tenant]
             del run[:number]

@@ -7,7 +7,7 @@ Whatever goes wrong, they are forgotten, and read again inside of the next trans
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,7 +38,7 @@ class AppendJob(Job[list[_Answer]]):
     __slots__ = ("drafts",)
 
     def __init__(self, appends: Appends, drafts: Sequence[Draft]) -> None:
-        size = sum(len(draft.payload_json) for draft in drafts)
+        size = sum([len(draft.payload_json) for draft in drafts])
         super().__init__(partial(appends.append, drafts=drafts), rows=len(drafts), size=size)
         self.drafts = drafts
 
@@ -100,12 +100,13 @@ class Appends:
         appends alone, costs a single step.
         """
         drafts = appends[0].drafts if len(appends) == 1 else [draft for job in appends for draft in job.drafts]
-        alone = not others and len(drafts) <= MOST_ROWS and self._knows(drafts)
+        names = {draft.tenant for draft in drafts}
+        alone = not others and len(drafts) <= MOST_ROWS and self._knows(names)
         if not alone:
             connection.execute("BEGIN IMMEDIATE")
         self._stored = []
         try:
-            answers = self._insert(connection, drafts)
+            answers = self._insert(connection, drafts, names)
         except Exception as error:
             # An event that is known, or one caller's draft that cannot be stored: to be found one by one.
             if breaks_transaction(error):
@@ -148,11 +149,9 @@ class Appends:
         names = {one.event.tenant for one in self._stored}
         return Committed(self._stored, {name: self._bounds(connection, name) for name in names})
 
-    def _knows(self, drafts: Sequence[Draft]) -> bool:
-        """Whether nothing must be read before `drafts` can be given their positions."""
-        if self._end is None or self._epoch is None:
-            return False
-        return all(name in self._tenants for name in {draft.tenant for draft in drafts})
+    def _knows(self, names: Set[str]) -> bool:
+        """Whether nothing must be read before drafts of these tenants can be given their positions."""
+        return self._end is not None and self._epoch is not None and names <= self._tenants.keys()
 
     # append
 
@@ -175,13 +174,13 @@ class Appends:
             known[name] = (seq, draft.digest)
             fresh.append(draft)
             answers.append(Appended(epoch, seq, False))
-        self._insert(connection, fresh)
+        self._insert(connection, fresh, heads.keys())
         return answers
 
-    def _insert(self, connection: sqlite3.Connection, drafts: Sequence[Draft]) -> list[_Answer]:
+    def _insert(self, connection: sqlite3.Connection, drafts: Sequence[Draft], names: Set[str]) -> list[_Answer]:
         """Insert `drafts` at the next positions. Raises IntegrityError when one of them is there already."""
         epoch = self._current_epoch(connection)
-        tenants = {name: self._tenant(connection, name) for name in {draft.tenant for draft in drafts}}
+        tenants = {name: self._tenant(connection, name) for name in names}
         offset = self._current_end(connection)
         rows: list[tuple[Any, ...]] = []
         answers: list[_Answer] = []

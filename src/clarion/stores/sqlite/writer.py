@@ -35,6 +35,9 @@ class Job(Generic[T]):
 
     __slots__ = ("alone", "error", "future", "publish", "result", "rows", "size", "work")
 
+    future: asyncio.Future[T]
+    """Made when it is submitted."""
+
     def __init__(
         self,
         work: Callable[[sqlite3.Connection], T],
@@ -49,7 +52,6 @@ class Job(Generic[T]):
         self.rows = rows
         self.size = size
         self.alone = alone
-        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.result: T | None = None
         self.error: Exception | None = None
 
@@ -129,8 +131,9 @@ class Writer:
         """Queue `job`. Raises StoreUnavailable once the writer is closed."""
         if self._closed:
             raise StoreUnavailable("The store is closed.")
+        future = job.future = self._loop.create_future()
         self._queue.put(job)
-        return job.future
+        return future
 
     async def aclose(self) -> None:
         """Finish what was queued, then close the connection. Does nothing the second time."""
