@@ -23,7 +23,7 @@ from clarion.model import Position
 from clarion.sources.emit import MAX_ATTRIBUTE_BYTES, MAX_PAYLOAD_BYTES
 from clarion.testing import fixture
 from clarion.testing.fixture.__main__ import DEFAULT_PORT
-from clarion.wires.mcp_events import cursors, log, sdk, service
+from clarion.wires.mcp_events import carriers, cursors, log, sdk, service
 from clarion.wires.mcp_events.errors import _MEMBERS, _NAMES, Dialect, error_object
 from clarion.wires.mcp_events.framing import TOPIC_META, EventsFraming, as_line
 from docs.pages import DOCS, section
@@ -113,7 +113,7 @@ def test_the_reasons_of_terminated_and_json_response_are_those_of_the_code() -> 
     page = (DOCS / REFERENCE).read_text()
     closed = EventsFraming(1, "a", Dialect.SEP, as_line).closed(CloseReason.REVOKED, None)
     assert json.loads(closed)["params"]["error"]["data"]["reason"] == "Access revoked"
-    for source, reason in ((sdk, "json_response"), (inspect.getmodule(Events), "schema_changed")):
+    for source, reason in ((carriers, "json_response"), (inspect.getmodule(Events), "schema_changed")):
         assert source is not None
         assert f'"{reason}"' in inspect.getsource(source)
         assert f"`{reason}`" in page

@@ -16,7 +16,7 @@ from clarion.errors import (
 from clarion.events.identity import Identity
 from clarion.events.library import Events
 from clarion.events.occurrence import Context, CursorExpired, Event, EventResult
-from clarion.wires.mcp_events.sinks import EventsLayer
+from clarion.wires.mcp_events.layer import EventsLayer
 
 __all__ = [
     "ClarionError",

@@ -14,6 +14,11 @@ class Attachable(Protocol):
         """The methods for one SDK server."""
         ...
 
+    def calls_author(self, name: object) -> bool:
+        """Whether functions of the server's author may be called for a stream of the event type `name`, also for who
+        opens it."""
+        ...
+
     async def aclose(self) -> None:
         """The server's lifespan is over."""
         ...

@@ -303,6 +303,14 @@ class Events:
             self._serving, self._caller, ending=lambda: self._service.ending, list_changed=list_changed
         )
 
+    def calls_author(self, name: object) -> bool:
+        """Whether functions of the server's author may be called for a stream of the event type `name`, also for who
+        opens it; what is not declared counts as such."""
+        declared = self._offer.types.get(name) if isinstance(name, str) else None
+        if declared is None or declared.check is not None or not isinstance(self._tenant, str):
+            return True
+        return declared.hooks.per_event or declared.hooks.lifecycle
+
     def extension(self) -> Any:
         """For `MCPServer(..., extensions=[events.extension()])`."""
         from clarion.events.servers import extension

@@ -1,8 +1,9 @@
-"""Where the frames of an `events/stream` go: through the SDK's session, or straight into the response it has begun.
+"""Where the frames of a stream go that the SDK serves: through its session, or straight into the response it has begun.
 
 The SDK's own way costs a model, an encoding and three tasks' turns a frame. Where an `EventsLayer` stands in front of
 the SDK's application, the first frame goes that way, which begins the response, and everything after it is written to
 the server's transport by the hub itself; the SDK keeps authentication, validation, cancellation and the final result.
+Most streams behind a layer are not served by the SDK at all: see `direct`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,10 @@ from typing import Any, Protocol, TypeAlias
 from clarion.encoding import decode
 from clarion.hub.protocols import Sink
 from clarion.wires.mcp_events.framing import Dress, as_line, as_sse
-from clarion.wires.sse import Message, Receive, Scope, Send, make_sink
+from clarion.wires.mcp_events.handover import Handover
+from clarion.wires.sse import Send, make_sink
 
-__all__ = ["SCOPE_KEY", "EventsLayer", "Handover", "HandoverSink", "NotificationSink", "Notify", "StreamSink"]
-
-SCOPE_KEY = "clarion.events.handover"
-"""Where the layer leaves a request's handover in the ASGI scope."""
+__all__ = ["HandoverSink", "NotificationSink", "Notify", "StreamSink", "cut_off"]
 
 MAX_HELD_BYTES = 64 * 1024
 """Bytes of frames that wait for the SDK's session, which does not tell whether its transport takes more."""
@@ -28,7 +27,6 @@ MAX_HELD_BYTES = 64 * 1024
 Notify: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[None]]
 """Sends one notification, method and params, through the SDK."""
 
-_ACTIVE = b'"notifications/events/active"'
 _END = b"\r\n\r\n"  # of a frame of `as_sse`
 
 
@@ -51,6 +49,15 @@ class StreamSink(Sink, Protocol):
     def cut(self) -> None:
         """Break the connection to a reader that takes nothing, where the stream has one of its own."""
         ...
+
+
+def cut_off(send: Send) -> bool:
+    """Break the connection behind a server's own `send`, if it can be told; says whether it was."""
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if transport is None or not hasattr(transport, "abort"):  # uvloop's transports have it without being asyncio's
+        return False
+    transport.abort()
+    return True
 
 
 class NotificationSink:
@@ -121,49 +128,13 @@ class NotificationSink:
         return frames.splitlines()
 
 
-class Handover:
-    """One request's `send`, seen by the layer: it tells when the SDK has begun a stream with our first frame, and when
-    the request is over. Until a stream claims it, it only passes on."""
-
-    def __init__(self, send: Send) -> None:
-        self.raw = send
-        self.claimed = False
-        self.begun = asyncio.Event()
-        self.encoded = False
-        """The response is not written as it is sent, as behind a middleware that compresses: nobody else may write."""
-        self.over = False
-        self.on_over: Callable[[], None] | None = None
-        """Called when the request is over while its stream is still open."""
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.encoded = any(name.lower() == b"content-encoding" for name, _ in message.get("headers", ()))
-        elif self.claimed and not self.encoded:
-            body = message.get("body", b"")
-            if self.begun.is_set() and body.startswith(b":"):
-                return  # the SDK's keep-alive comment, whose silence is not ours: this stream has heartbeats
-            await self.raw(message)
-            if _ACTIVE in body:
-                self.begun.set()
-            return
-        await self.raw(message)
-        if self.claimed and self.encoded:
-            self.begun.set()
-
-    def end(self) -> None:
-        """The request is over."""
-        self.over = True
-        if self.on_over is not None:
-            self.on_over()
-
-
 class HandoverSink:
     """The first frame through the SDK, everything after it straight to the transport."""
 
     def __init__(self, notify: Notify, handover: Handover) -> None:
         self._notify = notify
         self._handover = handover
-        handover.claimed = True
+        self._begun = handover.claim()
         self.settled: Sink | None = None
         """The server's own transport, once the response has begun."""
         self._first: bytes | None = None
@@ -202,16 +173,14 @@ class HandoverSink:
     def cut(self) -> None:
         if self.settled is None:
             return  # so far it is all the SDK's
-        transport = getattr(getattr(self._handover.raw, "__self__", None), "transport", None)
-        if transport is not None and hasattr(transport, "abort"):  # uvloop's transports have it without being asyncio's
-            transport.abort()
+        cut_off(self._handover.raw)
 
     async def run(self) -> None:
         await self._given.wait()
         first, _, rest = (self._first or b"").partition(_END)  # what was written at once may be several frames
         message = decode(first.partition(b"data: ")[2])
         await self._notify(message["method"], message["params"])
-        await self._handover.begun.wait()
+        await self._begun.wait()
         if self._handover.encoded:
             await self._carry_all(rest)
             return
@@ -242,25 +211,3 @@ class _FramesOfSse(NotificationSink):
     @staticmethod
     def _messages(frames: bytes) -> list[bytes]:
         return [frame.partition(b"data: ")[2] for frame in frames.split(_END) if frame]
-
-
-class EventsLayer:
-    """An ASGI application in front of the one that serves MCP: hands the server's own `send` to our streams.
-
-    It changes nothing of any request or answer, and may stand outside of everything else; whatever wraps `send`
-    further out is written to as well, only slower.
-    """
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
-        handover = Handover(send)
-        scope[SCOPE_KEY] = handover
-        try:
-            await self.app(scope, receive, handover.send)
-        finally:
-            handover.end()
