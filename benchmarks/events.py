@@ -1,7 +1,7 @@
-"""MCP Events: the library on an official SDK server, beside the same server that notifies its clients by itself.
+"""MCP Events: requests to an official SDK server, and the library in ways that are not among the contenders.
 
-Both are measured in turns, in the same minute, with the same requests, the same reader and frames of one size: one
-event at a time to 1,000 open `events/stream` requests, the next when every stream has read the one before.
+The library is measured in turns with the same server that notifies its clients by itself: one event at a time to 1,000
+open `events/stream` requests, the next when every stream has read the one before.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import urllib.request
 from typing import Any
 
 from benchmarks.generator import PLACEHOLDER, Generator
-from benchmarks.report import Goal, Row, median
+from benchmarks.report import Goal, Row
 from benchmarks.serving import Server, mcp
 from clarion.encoding import decode, encode
 
-__all__ = ["events", "paths", "polls"]
+__all__ = ["call", "emission", "listen", "paths", "polls"]
 
 STREAMS = 1_000
 ROUNDS = 3
@@ -26,8 +26,7 @@ FAST_EVENTS = 80
 SLOW_EVENTS = 16
 """Counted events of a round, of a server that writes frames itself and of one that has the SDK send them."""
 
-WARM_STREAMS = 100
-IDLE_SECONDS = 1.5
+SETTLE_SECONDS = 1.5
 
 POLLS = 2_000
 POLL_CONNECTIONS = 8
@@ -38,72 +37,61 @@ META = {
     "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/events": {}}},
     "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
 }
+URI = "bench://resource/".ljust(284, "n")
+"""Of a length that gives a frame about 450 bytes. It is the only thing that such a frame says."""
+
 SDK_NAME = "the SDK's send_notification"
 WHAT = f"one event at a time to {STREAMS:,} events/stream"
 
 
 def call(server: Server, method: str, number: int = 1, **params: Any) -> bytes:
-    message = {
-        "jsonrpc": "2.0",
-        "id": number,
-        "method": method,
-        "params": {"_meta": META, "name": "deal.won", **params},
-    }
+    named = {} if method == "subscriptions/listen" else {"name": "deal.won"}
+    message = {"jsonrpc": "2.0", "id": number, "method": method, "params": {"_meta": META, **named, **params}}
     body = encode(message)
     head = (
         f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {server.key}\r\n"
         f"Accept: application/json, text/event-stream\r\nMcp-Protocol-Version: {VERSION}\r\nMcp-Method: {method}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-def emission(server: Server) -> bytes:
-    """The data of one event, such that its frame has about 450 bytes."""
-    body = encode({"account_id": "acc_1", "amount": 150_000, "sent_ns": PLACEHOLDER, "note": "n" * 72})
+def emission(server: Server, count: int = 1) -> bytes:
+    """The data of `count` events, such that a frame has about 450 bytes."""
+    one = encode({"account_id": "acc_1", "amount": 150_000, "sent_ns": PLACEHOLDER, "note": "n" * 72})
+    body = b"\n".join([one] * count)
     head = f"POST /emit HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+def listen(server: Server, number: int) -> bytes:
+    """Open a `subscriptions/listen` for the one resource that `events_server.py` has."""
+    return call(server, "subscriptions/listen", number, notifications={"resourceSubscriptions": [URI]})
 
 
 def streams_of(server: Server, count: int) -> list[bytes]:
     return [call(server, "events/stream", number) for number in range(count)]
 
 
-def events(generator: Generator) -> list[Row]:
-    """What 1,000 open streams cost, how long they take to open, and how many frames leave a second."""
-    with mcp("layered") as server, mcp("sdk") as peer:
-        mine, other = (_memory(generator, one) / STREAMS / 1024 for one in (server, peer))
-        ours, theirs = _in_turns(generator, (server, FAST_EVENTS), (peer, SLOW_EVENTS), ROUNDS)
-    goals = (Goal(8, True, of_ratio=True),)
-    note = f"{_size(ours):.0f} bytes a frame, the SDK's {_size(theirs):.0f}"
-    tail = [[run["round_us"]["p99"] / 1000 for run in runs] for runs in (ours, theirs)]
-    opened = [[run["open_s"] for run in runs] for runs in (ours, theirs)]
-    memory = f"memory of an idle events/stream, of {STREAMS:,}"
-    return [
-        Row.paired(f"{WHAT}, EventsLayer", "frames/s", _rates(ours), _rates(theirs), SDK_NAME, goals=goals, note=note),
-        Row.paired(f"emit to last of {STREAMS:,} events/stream frames, p99", "ms", *tail, SDK_NAME),
-        Row.paired(f"opening {STREAMS:,} events/stream", "s", *opened, SDK_NAME),
-        Row(memory, "KiB", mine, (), other, SDK_NAME, mine / other),
-    ]
-
-
 def paths(generator: Generator) -> list[Row]:
-    """The same with the events on disk, and without the layer, where the SDK carries the library's frames."""
+    """The library with its events in memory, and without the layer, where the SDK carries the library's frames."""
     rows = []
-    for what, kind, sqlite, count in (
-        ("EventsLayer, SQLite, FULL", "layered", True, FAST_EVENTS),
-        ("without EventsLayer", "plain", False, SLOW_EVENTS),
+    for who, kind, count in (
+        ("EventsLayer, in memory", "layered", FAST_EVENTS),
+        ("without EventsLayer", "plain", SLOW_EVENTS),
     ):
-        with mcp(kind, sqlite=sqlite) as server, mcp("sdk") as peer:
+        with mcp(kind) as server, mcp("sdk") as peer:
             ours, theirs = _in_turns(generator, (server, count), (peer, SLOW_EVENTS), PATH_ROUNDS)
-        rows.append(Row.paired(f"{WHAT}, {what}", "frames/s", _rates(ours), _rates(theirs), SDK_NAME))
+        goals = (Goal(8, True, of_ratio=True),) if kind == "layered" else ()
+        rows.append(Row.paired(WHAT, "frames/s", _rates(ours), _rates(theirs), SDK_NAME, goals=goals, who=who))
     return rows
 
 
 def polls(generator: Generator) -> list[Row]:
     """`events/poll` with nothing new, and what SQLite was asked meanwhile."""
     rates, theirs = [], []
-    with mcp("layered", sqlite=True) as server, mcp("sdk") as peer:
+    with mcp("layered", sqlite=True, counted=True) as server, mcp("sdk") as peer:
         generator.throughput(server, [emission(server)], posters=1)
         cursor = decode(_answer(server, "/mcp", call(server, "events/poll")))["result"]["cursor"]
         before = _statements(server)
@@ -115,7 +103,7 @@ def polls(generator: Generator) -> list[Row]:
             raise RuntimeError(f"the poll does not find the event: {found}")
         requests = [call(server, "events/poll", cursor=found["cursor"])] * POLLS
         bare = [call(peer, "events/poll", cursor=found["cursor"])] * POLLS
-        time.sleep(IDLE_SECONDS)
+        time.sleep(SETTLE_SECONDS)
         before = _statements(server)
         for _ in range(ROUNDS):
             rates.append(POLLS / generator.throughput(server, requests, posters=POLL_CONNECTIONS)["seconds"])
@@ -125,17 +113,6 @@ def polls(generator: Generator) -> list[Row]:
         Row.paired("empty events/poll", "polls/s", rates, theirs, "the SDK answering a constant"),
         Row(f"SQL statements of {ROUNDS * POLLS:,} empty polls", "", asked, (Goal(0, False),)),
     ]
-
-
-def _memory(generator: Generator, server: Server) -> int:
-    """Bytes that idle streams add to a server that has served a few before."""
-    with generator.held(server, streams_of(server, WARM_STREAMS)):
-        pass
-    time.sleep(IDLE_SECONDS)
-    before = server.resident()
-    with generator.held(server, streams_of(server, STREAMS)):
-        time.sleep(IDLE_SECONDS)
-        return server.resident() - before
 
 
 def _in_turns(
@@ -149,10 +126,6 @@ def _in_turns(
 def _fan(generator: Generator, server: Server, count: int) -> dict[str, Any]:
     requests = [emission(server)] * (WARMUP + count)
     return generator.pingpong(server, streams_of(server, STREAMS), requests, frames=1, warmup=WARMUP)
-
-
-def _size(runs: list[dict[str, Any]]) -> float:
-    return median([run["bytes"] / run["frames"] for run in runs])
 
 
 def _rates(runs: list[dict[str, Any]]) -> list[float]:

@@ -1,12 +1,16 @@
-"""One MCP server to measure, on uvicorn with uvloop and httptools: `events_server.py KIND [STORE]`; prints its port.
+"""One MCP server to measure, on uvicorn with uvloop and httptools: `events_server.py KIND [STORE [count]]`.
+
+It prints its port. KIND is
 
     layered   Clarion's library on an `MCPServer`, behind `EventsLayer`
     plain     the same without the layer
     sdk       an `MCPServer` alone: a handler that keeps its request open, and a loop over all of them that calls the
               session's `send_notification`; its `events/poll` answers a constant
+    listen    an `MCPServer` alone, whose events are updates of one resource to open `subscriptions/listen` requests
 
 STORE is where the library keeps its events: nothing for memory. Beside `/mcp` each serves `POST /emit`, whose body is
-the data of one event, and `GET /statements`, which tells how many statements SQLite has begun in this process.
+the data of an event on each line, and `GET /statements`, which tells how many statements SQLite has begun in this
+process if it was told to count.
 """
 
 from __future__ import annotations
@@ -25,19 +29,23 @@ import uvicorn
 from mcp.server.context import ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver import MCPServer
+from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated
 from mcp_types import Notification, RequestParams
 
 from clarion.events import Events, EventsLayer
 
 NAME = "deal.won"
 SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
+URI = "bench://resource/".ljust(284, "n")
+"""Of a length that gives a frame about 450 bytes."""
+
 CURSOR = "cursor".ljust(27, "0")
 """As long as one of Clarion's, so that both send frames of one size."""
 
 BACKLOG = 4096
 
 Context = ServerRequestContext[Any, Any]
-Emit = Callable[[dict[str, Any]], Awaitable[object]]
+Emit = Callable[[list[dict[str, Any]]], Awaitable[object]]
 
 
 class EventNotification(Notification[dict[str, Any], str]):
@@ -71,7 +79,11 @@ class StreamExtension(Extension):
     async def _poll(self, _ctx: Context, _params: RequestParams) -> dict[str, Any]:
         return {"events": [], "cursor": CURSOR, "truncated": False, "hasMore": False, "nextPollMs": 5000}
 
-    async def emit(self, data: dict[str, Any]) -> None:
+    async def emit(self, every: list[dict[str, Any]]) -> None:
+        for data in every:
+            await self._emit(data)
+
+    async def _emit(self, data: dict[str, Any]) -> None:
         occurrence = {
             "eventId": secrets.token_hex(13),
             "name": NAME,
@@ -98,12 +110,22 @@ def plain(store: str | None) -> tuple[Any, Emit]:
     events = Events(store)
     events.event(NAME, "A deal was won.")
     app = MCPServer("bench", extensions=[events.extension()]).streamable_http_app()
-    return app, lambda data: events.emit(NAME, data)
+    return app, lambda every: asyncio.gather(*(events.emit(NAME, data) for data in every))
 
 
 def sdk(_store: str | None) -> tuple[Any, Emit]:
     extension = StreamExtension()
     return MCPServer("bench", extensions=[extension]).streamable_http_app(), extension.emit
+
+
+def listen(_store: str | None) -> tuple[Any, Emit]:
+    bus = InMemorySubscriptionBus()
+
+    async def emit(every: list[dict[str, Any]]) -> None:
+        for _ in every:
+            await bus.publish(ResourceUpdated(URI))
+
+    return MCPServer("bench", subscriptions=bus).streamable_http_app(), emit
 
 
 class Statements(sqlite3.Connection):
@@ -124,7 +146,8 @@ def count_statements() -> None:
     connect = sqlite3.connect
 
     def connect_counted(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        return connect(*arguments, **{"factory": Statements, **options})
+        connection: sqlite3.Connection = connect(*arguments, **{"factory": Statements, **options})
+        return connection
 
     sqlite3.connect = connect_counted  # type: ignore[assignment]
 
@@ -144,7 +167,7 @@ class Routes:
                 body += message["body"]
                 if not message.get("more_body"):
                     break
-            await self._emit(json.loads(body))
+            await self._emit([json.loads(line) for line in body.split(b"\n")])
             await self._answer(send, b"{}")
         elif path == "/statements":
             await self._answer(send, b"%d" % Statements.begun)
@@ -158,7 +181,9 @@ class Routes:
         await send({"type": "http.response.body", "body": body})
 
 
-KINDS: dict[str, Callable[[str | None], tuple[Any, Emit]]] = {"layered": layered, "plain": plain, "sdk": sdk}
+KINDS: dict[str, Callable[[str | None], tuple[Any, Emit]]] = {
+    "layered": layered, "plain": plain, "sdk": sdk, "listen": listen,
+}  # fmt: skip
 
 
 class Announcing(uvicorn.Server):
@@ -168,8 +193,9 @@ class Announcing(uvicorn.Server):
 
 
 def main() -> None:
-    kind, store = sys.argv[1], (sys.argv[2:] or [None])[0]
-    count_statements()
+    kind, store = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
+    if sys.argv[3:]:
+        count_statements()
     config = uvicorn.Config(
         Routes(*KINDS[kind](store)), host="127.0.0.1", port=0, loop="uvloop", http="httptools", log_level="warning",
         access_log=False, backlog=BACKLOG, timeout_graceful_shutdown=1,

@@ -1,19 +1,22 @@
-/* The load generator of the benchmarks: one epoll loop that reads SSE streams and posts HTTP requests, pipelining off.
+/* The load generator of the benchmarks: one epoll loop that reads SSE streams and posts HTTP requests.
  *
- *     load PORT MODE STREAMS REQUESTS POSTERS RATE FRAMES WARMUP TIMEOUT
+ *     load PORT MODE STREAMS REQUESTS POSTERS RATE FRAMES WARMUP TIMEOUT ANSWERS MARKER PID
  *
  * STREAMS and REQUESTS are files of complete HTTP requests, each after its length (32 bits, this machine's order); "-"
- * is none. Every stream is opened first. Then, by MODE:
+ * is none. An entry of REQUESTS may be several requests for one connection, of which each gets an answer: ANSWERS of
+ * them. Every stream is opened first. Then, by MODE:
  *
  *     hold        print "ready", keep the streams until the standard input ends
  *     throughput  POSTERS keep-alive connections send the requests as fast as they are answered
- *     paced       RATE requests a second, on whichever poster is free, whether or not earlier ones are answered
- *     pingpong    one request; the next when it is answered and each stream has read FRAMES frames of it
+ *     paced       RATE requests a second, on whichever poster is free, whether or not earlier ones are answered; ends
+ *                 when FRAMES frames of every request were read
+ *     pingpong    one request; the next when it is answered and FRAMES frames of it were read, all streams together
  *
- * A frame is known by its marker, "sent_ns":"<19 digits>": the nanosecond (CLOCK_MONOTONIC) at which its event was sent,
- * or, paced, was due, so that a server that stalls cannot hide it; of a request's events the first is stamped. The first
- * WARMUP requests are not counted. Answers one JSON object; times are in microseconds. TIMEOUT (seconds) ends all, with
- * "timed_out": true.
+ * A frame is known by its MARKER. "-" is "sent_ns":"<19 digits>": the nanosecond (CLOCK_MONOTONIC) at which its event
+ * was sent, or, paced, was due, so that a server that stalls cannot hide it; of a request's events the first is stamped.
+ * Any other text is looked for as it is, and there are no times of single frames. The first WARMUP requests are not
+ * counted; "server_s" is the processor time that the process PID has used since (0: not asked). Answers one JSON
+ * object; times are in microseconds. TIMEOUT (seconds) ends all, with "timed_out": true.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -33,13 +36,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MARKER "\"sent_ns\":\""
-#define MARKER_SIZE (sizeof MARKER - 1)
-#define OPENED "subscription.open"
-#define ACTIVE "notifications/events/active" /* the same, of an `events/stream` */
+#define STAMPED "\"sent_ns\":\""
 #define DIGITS 19
 #define TAIL 64
 #define OPENING 128 /* streams that are being opened at the same time */
+
+/* How a stream says that it is open: Clarion's side channel, `events/stream`, `subscriptions/listen`, nchan. */
+static const char *const OPENINGS[] = {
+    "subscription.open", "notifications/events/active", "notifications/subscriptions/acknowledged", "\n: hi\n",
+};
 
 typedef struct { char *at; uint32_t size; char *stamp; } message;
 typedef struct { message *at; int count; } messages;
@@ -55,13 +60,19 @@ typedef struct {
     char head[4096];   /* poster: the response's head */
     size_t head_size;
     int64_t left, began;
+    int answers; /* poster: how many are still to come */
 } conn;
 
 static enum { HOLD, THROUGHPUT, PACED, PINGPONG } mode;
 static messages streams, requests;
 static conn *conns;
-static int port, posters, warmup, epoll, opened, next_request, answered, refused, due;
-static int64_t frames_each, interval, started, first_due, last_answer, last_frame, frames, counted, bytes, round_began, round_frames;
+static const char *marker = STAMPED;
+static size_t marker_size, digits = DIGITS;
+static int port, posters, warmup, answers_each, round_end, epoll, opened, next_request, answered, refused, due;
+static int pid;
+static double server_began;
+static int64_t frames_each, interval, started, first_due, last_answer, last_frame;
+static int64_t frames, counted, bytes, round_began, round_frames;
 static samples frame_latency, answer_latency, rounds;
 static char buffer[TAIL + 256 * 1024 + 1];
 
@@ -74,6 +85,19 @@ static int64_t now(void) {
 static void fail(const char *what) {
     fprintf(stderr, "load: %s: %s\n", what, errno ? strerror(errno) : "unexpected");
     exit(1);
+}
+
+/* Seconds of processor time that the server has used, all of its threads together. */
+static double server_seconds(void) {
+    char path[64], line[1024];
+    long user, system;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = pid ? fopen(path, "r") : NULL;
+    if (!file) return 0;
+    char *after = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
+    fclose(file);
+    if (!after || sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld", &user, &system) != 2) return 0;
+    return (double)(user + system) / sysconf(_SC_CLK_TCK);
 }
 
 static void add(samples *to, int64_t value) {
@@ -110,8 +134,8 @@ static messages load(const char *path) {
         one->size = size;
         one->at = malloc(size + 1);
         if (!one->at || fread(one->at, 1, size, file) != size) fail("a request cannot be read");
-        one->stamp = memmem(one->at, size, MARKER, MARKER_SIZE);
-        if (one->stamp) one->stamp += MARKER_SIZE;
+        one->stamp = memmem(one->at, size, STAMPED, sizeof STAMPED - 1);
+        if (one->stamp) one->stamp += sizeof STAMPED - 1;
     }
     fclose(file);
     return found;
@@ -152,31 +176,39 @@ static void dial(conn *c, bool stream, message *request) {
 static void post(conn *c) {
     message *request = &requests.at[next_request];
     int64_t at = mode == PACED ? first_due + next_request * interval : now();
-    if (next_request == warmup) { started = at; bytes = 0; }
+    if (next_request == warmup) { started = at; bytes = 0; server_began = server_seconds(); }
     next_request++;
     if (request->stamp) {
-        char digits[DIGITS + 1];
-        snprintf(digits, sizeof digits, "%019lld", (long long)at);
-        memcpy(request->stamp, digits, DIGITS);
+        char stamp[DIGITS + 1];
+        snprintf(stamp, sizeof stamp, "%019lld", (long long)at);
+        memcpy(request->stamp, stamp, DIGITS);
     }
     c->busy = true;
     c->in_body = c->chunked = false;
     c->head_size = c->tail_size = 0;
-    c->began = round_began = at;
-    round_frames = 0;
+    c->began = at;
+    c->answers = answers_each;
     begin(c, request);
 }
 
 static void post_more(void) {
-    int upto = mode == PACED ? due : requests.count;
+    int upto = mode == PACED ? due : mode == PINGPONG ? round_end : requests.count;
     for (int i = 0; i < posters && next_request < upto; i++)
         if (!conns[streams.count + i].busy) post(&conns[streams.count + i]);
 }
 
-static void maybe_next_round(void) {
-    if (next_request && (answered < next_request || round_frames < frames_each * streams.count)) return;
-    if (next_request > warmup) add(&rounds, (streams.count ? last_frame : last_answer) - round_began);
-    if (next_request < requests.count) post(&conns[streams.count]);
+static void next_round(void) {
+    if (round_end > warmup) add(&rounds, (streams.count ? last_frame : last_answer) - round_began);
+    if (round_end < requests.count) round_end++;
+    round_frames = 0;
+    round_began = now();
+    post_more();
+}
+
+static bool says_open(const char *at, size_t size) {
+    for (size_t i = 0; i < sizeof OPENINGS / sizeof *OPENINGS; i++)
+        if (memmem(at, size, OPENINGS[i], strlen(OPENINGS[i]))) return true;
+    return false;
 }
 
 static void read_stream(conn *c) {
@@ -188,29 +220,32 @@ static void read_stream(conn *c) {
     bytes += n;
     *end = 0;
     if (!c->open) {
-        if (!memmem(at, end - at, OPENED, sizeof OPENED - 1) && !memmem(at, end - at, ACTIVE, sizeof ACTIVE - 1)) {
-            if (memmem(at, end - at, "HTTP/1.1 4", 10) || memmem(at, end - at, "HTTP/1.1 5", 10)) { errno = 0; fail(at); }
-        } else {
+        if (says_open(at, end - at)) {
             c->open = true;
             opened++;
+        } else if (memmem(at, end - at, "HTTP/1.1 4", 10) || memmem(at, end - at, "HTTP/1.1 5", 10)) {
+            errno = 0;
+            fail(at);
         }
     }
     int64_t read_at = now();
-    char *keep = end - at > (ptrdiff_t)MARKER_SIZE ? end - MARKER_SIZE + 1 : at;
-    for (char *found; (found = memmem(at, end - at, MARKER, MARKER_SIZE)); at = found + MARKER_SIZE + DIGITS) {
-        if (end - found < (ptrdiff_t)(MARKER_SIZE + DIGITS)) { keep = found; break; }
-        found[MARKER_SIZE + DIGITS] = 0;
-        int64_t sent = strtoll(found + MARKER_SIZE, NULL, 10);
+    ptrdiff_t overlap = c->open ? (ptrdiff_t)marker_size - 1 : TAIL - 1, whole = marker_size + digits;
+    char *keep = end - at > overlap ? end - overlap : at;
+    for (char *found; (found = memmem(at, end - at, marker, marker_size)); at = found + whole) {
+        if (end - found < whole) { keep = found; break; }
         frames++;
-        if (started) { counted++; last_frame = read_at; }
-        if (started && sent >= started) add(&frame_latency, read_at - sent);
         round_frames++;
-        if (keep < found + MARKER_SIZE + DIGITS) keep = found + MARKER_SIZE + DIGITS;
+        if (started) { counted++; last_frame = read_at; }
+        if (started && digits) {
+            found[whole] = 0;
+            int64_t sent = strtoll(found + marker_size, NULL, 10);
+            if (sent >= started) add(&frame_latency, read_at - sent);
+        }
+        if (keep < found + whole) keep = found + whole;
     }
     if (keep > end) keep = end;
     c->tail_size = end - keep;
     memcpy(c->tail, keep, c->tail_size);
-    if (mode == PINGPONG && c->open) last_frame = read_at;
 }
 
 static void answer(conn *c) {
@@ -220,43 +255,65 @@ static void answer(conn *c) {
     if (answered > warmup) add(&answer_latency, last_answer - c->began);
 }
 
-static void read_answer(conn *c) {
-    ssize_t n = read(c->fd, buffer, sizeof buffer);
-    if (n < 0 && errno == EAGAIN) return;
-    if (n <= 0) { errno = 0; fail("a connection was closed"); }
-    char *body = buffer, *end = buffer + n;
+/* Take what belongs to one answer from `at`; tells where the rest begins. */
+static char *take_answer(conn *c, char *at, char *end) {
+    char *body = at;
     if (!c->in_body) {
-        size_t take = (size_t)n < sizeof c->head - 1 - c->head_size ? (size_t)n : sizeof c->head - 1 - c->head_size;
-        memcpy(c->head + c->head_size, buffer, take);
+        size_t room = sizeof c->head - 1 - c->head_size, take = end - at < (ptrdiff_t)room ? (size_t)(end - at) : room;
+        memcpy(c->head + c->head_size, at, take);
         c->head[c->head_size + take] = 0;
         char *blank = strstr(c->head, "\r\n\r\n");
-        if (!blank) { c->head_size += take; return; }
+        if (!blank) {
+            c->head_size += take;
+            if (c->head_size == sizeof c->head - 1) { errno = 0; fail("an answer's head is too long"); }
+            return end;
+        }
         if (c->head[9] != '2') { if (!refused++) fprintf(stderr, "load: %.300s\n", c->head); }
         *blank = 0;
         char *length = strcasestr(c->head, "\r\ncontent-length:");
         c->chunked = !length;
         c->left = length ? atoll(length + 17) : 0;
         c->in_body = true;
-        body = buffer + (blank + 4 - c->head - c->head_size);
+        body = at + (blank + 4 - c->head - c->head_size);
     }
+    bool whole = false;
     if (!c->chunked) {
-        c->left -= end - body;
-        if (c->left <= 0) answer(c);
-    } else {
-        /* The last chunk is an empty one: what ends in it ends the answer. */
-        for (; body < end; body++) {
-            if (c->tail_size == 5) { memmove(c->tail, c->tail + 1, 4); c->tail_size = 4; }
-            c->tail[c->tail_size++] = *body;
-        }
-        if (c->tail_size == 5 && !memcmp(c->tail, "0\r\n\r\n", 5)) answer(c);
+        int64_t take = end - body < c->left ? end - body : c->left;
+        c->left -= take;
+        body += take;
+        whole = !c->left;
+    }
+    /* The last chunk is an empty one: what ends in it ends the answer. */
+    while (c->chunked && !whole && body < end) {
+        if (c->tail_size == 5) { memmove(c->tail, c->tail + 1, 4); c->tail_size = 4; }
+        c->tail[c->tail_size++] = *body++;
+        whole = c->tail_size == 5 && !memcmp(c->tail, "0\r\n\r\n", 5);
+    }
+    if (whole) {
+        c->in_body = c->chunked = false;
+        c->head_size = c->tail_size = 0;
+        if (!--c->answers) answer(c);
+    }
+    return body;
+}
+
+static void read_answer(conn *c) {
+    ssize_t n = read(c->fd, buffer, sizeof buffer);
+    if (n < 0 && errno == EAGAIN) return;
+    if (n <= 0) { errno = 0; fail("a connection was closed"); }
+    for (char *at = buffer, *end = buffer + n; at < end;) {
+        if (!c->answers) { errno = 0; fail("an answer that was not asked for"); }
+        at = take_answer(c, at, end);
     }
 }
 
 static void report(bool timed_out, double opening) {
     int64_t last = last_frame > last_answer ? last_frame : last_answer;
     printf("{\"streams\": %d, \"open_s\": %.3f, \"requests\": %d, \"refused\": %d, \"seconds\": %.6f, \"frames\": %lld, "
-           "\"bytes\": %lld, \"timed_out\": %s", opened, opening, answered > warmup ? answered - warmup : 0, refused,
-           (last - started) / 1e9, (long long)counted, (long long)bytes, timed_out ? "true" : "false");
+           "\"bytes\": %lld, \"server_s\": %.3f, \"timed_out\": %s",
+           opened, opening, answered > warmup ? answered - warmup : 0, refused,
+           (last - started) / 1e9, (long long)counted, (long long)bytes, server_seconds() - server_began,
+           timed_out ? "true" : "false");
     print_samples("answer_us", &answer_latency);
     print_samples("frame_us", &frame_latency);
     print_samples("round_us", &rounds);
@@ -265,7 +322,7 @@ static void report(bool timed_out, double opening) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 10) { errno = EINVAL; fail("arguments"); }
+    if (argc != 13) { errno = EINVAL; fail("arguments"); }
     port = atoi(argv[1]);
     mode = *argv[2] == 'h' ? HOLD : *argv[2] == 't' ? THROUGHPUT : argv[2][1] == 'a' ? PACED : PINGPONG;
     streams = load(argv[3]);
@@ -275,6 +332,11 @@ int main(int argc, char **argv) {
     frames_each = atoll(argv[7]);
     warmup = atoi(argv[8]);
     double timeout = atof(argv[9]);
+    answers_each = atoi(argv[10]);
+    if (strcmp(argv[11], "-")) { marker = argv[11]; digits = 0; }
+    marker_size = strlen(marker);
+    pid = atoi(argv[12]);
+    if (marker_size + digits > TAIL) { errno = EINVAL; fail("the marker"); }
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
@@ -311,7 +373,7 @@ int main(int argc, char **argv) {
                     timerfd_settime(timer, TFD_TIMER_ABSTIME, &every, NULL);
                     watch(&timer_mark, EPOLL_CTL_ADD, EPOLLIN);
                 } else if (mode == PINGPONG) {
-                    maybe_next_round();
+                    next_round();
                 } else {
                     post_more();
                 }
@@ -335,14 +397,15 @@ int main(int argc, char **argv) {
             }
         }
         if (running && mode == PINGPONG) {
-            int before = next_request;
-            if (answered == next_request && round_frames >= frames_each * streams.count) {
-                maybe_next_round();
-                if (before == next_request && answered == requests.count) report(false, opening / 1e9);
+            if (answered < round_end) {
+                post_more();
+            } else if (round_frames >= frames_each) {
+                next_round();
+                if (answered == requests.count) report(false, opening / 1e9);
             }
         } else if (running && mode != HOLD) {
             post_more();
-            if (answered == requests.count && frames >= frames_each * streams.count * requests.count) report(false, opening / 1e9);
+            if (answered == requests.count && frames >= frames_each * requests.count) report(false, opening / 1e9);
         }
         if (mode != HOLD && now() > deadline) report(true, opening / 1e9);
     }

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import struct
 import sys
 import time
 from pathlib import Path
 
-MARKER = b'"sent_ns":"'
+STAMPED = b'"sent_ns":"'
 DIGITS = 19
-OPENED = (b"subscription.open", b"notifications/events/active")
+OPENED = (
+    b"subscription.open", b"notifications/events/active", b"notifications/subscriptions/acknowledged", b"\n: hi\n",
+)  # fmt: skip
 OPENING = 128
 
 
@@ -32,9 +35,12 @@ class Load:
     """One run: what was sent and read so far."""
 
     def __init__(self, arguments: list[str]) -> None:
-        port, self.mode, streams, requests, posters, rate, frames, warmup, timeout = arguments
+        port, self.mode, streams, requests, posters, rate, frames, warmup, timeout, *rest = arguments
+        answers, mark, pid = rest
         self.port, self.posters, self.rate = int(port), int(posters), float(rate)
         self.frames_each, self.warmup, self.timeout = int(frames), int(warmup), float(timeout)
+        self.answers, self.pid, self.server_began = int(answers), int(pid), 0.0
+        self.marker, self.digits = (STAMPED, DIGITS) if mark == "-" else (mark.encode(), 0)
         self.streams, self.requests = load(streams), load(requests)
         self.started = self.first_due = self.last_frame = self.last_answer = 0
         self.sent = self.answered = self.refused = self.frames = self.counted = self.bytes = 0
@@ -86,33 +92,38 @@ class Load:
     def count(self, data: bytes) -> bytes:
         """Count the frames in `data`; answers what may be the beginning of the next marker."""
         now, at = time.monotonic_ns(), 0
-        while (found := data.find(MARKER, at)) >= 0:
-            end = found + len(MARKER) + DIGITS
+        while (found := data.find(self.marker, at)) >= 0:
+            begin, end = found + len(self.marker), found + len(self.marker) + self.digits
             if end > len(data):
                 return data[found:]
-            sent = int(data[found + len(MARKER) : end])
             self.frames += 1
             if self.started:
                 self.counted += 1
                 self.last_frame = now
-                if sent >= self.started:
+                if self.digits and (sent := int(data[begin:end])) >= self.started:
                     self.frame_latency.append(now - sent)
             at = end
-        return data[max(at, len(data) - len(MARKER) + 1) :]
+        return data[max(at, len(data) - len(self.marker) + 1) :]
 
     async def load(self) -> None:
         self.first_due = time.monotonic_ns() + 10_000_000
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(self.posters):
-                tasks.create_task(self.post())
-        wanted = self.frames_each * len(self.streams) * len(self.requests)
-        while self.frames < wanted:
-            self.read.clear()
-            await self.read.wait()
-
-    async def post(self) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        posters = [await asyncio.open_connection("127.0.0.1", self.port) for _ in range(self.posters)]
+        group = 1 if self.mode == "pingpong" else len(self.requests)
         while self.sent < len(self.requests):
+            upto = min(self.sent + group, len(self.requests))
+            began, counts = time.monotonic_ns(), upto > self.warmup
+            async with asyncio.TaskGroup() as tasks:
+                for reader, writer in posters:
+                    tasks.create_task(self.post(reader, writer, upto))
+            while self.frames < self.frames_each * upto:
+                self.read.clear()
+                await self.read.wait()
+            if counts:
+                self.rounds.append(max(self.last_frame, self.last_answer) - began)
+
+    async def post(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upto: int) -> None:
+        """Send what no other poster has sent, up to the request `upto`."""
+        while self.sent < upto:
             number = self.sent
             self.sent += 1
             at = time.monotonic_ns()
@@ -120,24 +131,18 @@ class Load:
                 at = self.first_due + int(number * 1e9 / self.rate)
                 await asyncio.sleep(max(0, at - time.monotonic_ns()) / 1e9)
             if number == self.warmup:
-                self.started, self.bytes = at, 0
-            before = self.frames
+                self.started, self.bytes, self.server_began = at, 0, self.server_seconds()
             request = self.requests[number]
-            stamp = request.find(MARKER)
+            stamp = request.find(STAMPED)
             if stamp >= 0:
-                request[stamp + len(MARKER) : stamp + len(MARKER) + DIGITS] = b"%019d" % at
+                request[stamp + len(STAMPED) : stamp + len(STAMPED) + DIGITS] = b"%019d" % at
             writer.write(request)
-            await self.read_answer(reader)
+            for _ in range(self.answers):
+                await self.read_answer(reader)
             self.answered += 1
             self.last_answer = time.monotonic_ns()
-            if self.mode == "pingpong":
-                while self.frames < before + self.frames_each * len(self.streams):
-                    self.read.clear()
-                    await self.read.wait()
             if number >= self.warmup:
                 self.answer_latency.append(self.last_answer - at)
-                self.rounds.append(max(self.last_frame, self.last_answer) - at)
-        writer.close()
 
     async def read_answer(self, reader: asyncio.StreamReader) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -147,12 +152,21 @@ class Load:
         length = head.lower().partition(b"\r\ncontent-length:")[2].split(b"\r\n", 1)[0]
         await (reader.readexactly(int(length)) if length else reader.readuntil(b"\r\n0\r\n\r\n"))
 
+    def server_seconds(self) -> float:
+        """Processor time that the server has used, all of its threads together; 0 where that cannot be asked."""
+        stat = Path(f"/proc/{self.pid}/stat")
+        if not self.pid or not stat.exists():
+            return 0.0
+        fields = stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def report(self, timed_out: bool) -> None:
         seconds = (max(self.last_frame, self.last_answer) - self.started) / 1e9
         found = {
             "streams": len(self.streams), "open_s": self.opening, "requests": self.answered - self.warmup,
             "refused": self.refused, "seconds": seconds, "frames": self.counted, "bytes": self.bytes,
-            "timed_out": timed_out, "answer_us": spread(self.answer_latency), "frame_us": spread(self.frame_latency),
+            "server_s": self.server_seconds() - self.server_began, "timed_out": timed_out,
+            "answer_us": spread(self.answer_latency), "frame_us": spread(self.frame_latency),
             "round_us": spread(self.rounds) if self.mode == "pingpong" else None,
         }  # fmt: skip
         print(json.dumps(found))

@@ -16,19 +16,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Goal", "Row", "machine", "median", "save", "show"]
+__all__ = ["LATEST", "Goal", "Row", "collected", "machine", "median", "number", "save", "saved", "show", "spread"]
+
+LATEST = "latest.json"
+"""The results that are committed."""
 
 median = statistics.median
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound in the row's unit (or on its ratio to the limit). `later`: a goal of a later issue, not yet a promise."""
+    """A bound in the row's unit (or on its ratio to the other). `floor`: below it the design is wrong."""
 
     bound: float
     at_least: bool
     of_ratio: bool = False
-    later: bool = False
+    floor: bool = False
 
     def met(self, row: Row) -> bool:
         value = row.ratio if self.of_ratio else row.measured
@@ -41,7 +44,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement: the median of its rounds, and of the machine's own limit in rounds between them.
+    """One measurement: the median of its rounds, and that of a peer, or of the machine's own limit, between them.
 
     `ratio` is the median over the pairs of rounds, which a machine that is busy for a while disturbs least.
     """
@@ -54,6 +57,43 @@ class Row:
     limit_name: str = ""
     ratio: float | None = None
     note: str = ""
+    who: str = ""
+    """Which of several was measured, where `what` is measured of several."""
+    rounds: tuple[float, ...] = ()
+    limit_rounds: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.what}: {self.who}" if self.who else self.what
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What the same row of another run is found by."""
+        return self.what, self.who, self.limit_name
+
+    @property
+    def more_is_better(self) -> bool:
+        return self.unit.endswith("/s")
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Of each pair of rounds."""
+        return tuple(one / limit for one, limit in zip(self.rounds, self.limit_rounds, strict=True))
+
+    @classmethod
+    def alone(
+        cls,
+        what: str,
+        unit: str,
+        rounds: Sequence[float],
+        goals: tuple[Goal, ...] = (),
+        limit_name: str = "",
+        *,
+        note: str = "",
+        who: str = "",
+    ) -> Row:
+        """A row of rounds beside nothing, or beside a peer that is missing."""
+        return cls(what, unit, median(rounds), goals, None, limit_name, None, note, who, tuple(rounds))
 
     @classmethod
     def paired(
@@ -66,10 +106,18 @@ class Row:
         *,
         goals: tuple[Goal, ...] = (),
         note: str = "",
+        who: str = "",
     ) -> Row:
         """A row of rounds that alternated with rounds of the limit."""
         ratio = median(one / limit for one, limit in zip(measured, limits, strict=True))
-        return cls(what, unit, median(measured), goals, median(limits), limit_name, ratio, note)
+        rounds = (tuple(measured), tuple(limits))
+        return cls(what, unit, median(measured), goals, median(limits), limit_name, ratio, note, who, *rounds)
+
+
+def collected(rows: Sequence[Row], what: str) -> dict[str, tuple[float, ...]]:
+    """The rounds of all that were measured by `what`, Clarion's ways first."""
+    mine = {row.who: row.rounds for row in rows if row.what == what}
+    return mine | {row.limit_name: row.limit_rounds for row in rows if row.what == what and row.limit_rounds}
 
 
 def number(value: float) -> str:
@@ -83,7 +131,7 @@ def machine() -> dict[str, str]:
         cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         cpu = platform.processor() or platform.machine()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
         "cpu": cpu,
         "cores": str(os.cpu_count()),
@@ -93,6 +141,7 @@ def machine() -> dict[str, str]:
         "sqlite": sqlite3.sqlite_version,
         "uvicorn": metadata.version("uvicorn"),
         "uvloop": metadata.version("uvloop"),
+        "mcp": metadata.version("mcp"),
         "commit": commit.stdout.strip() or "none",
     }
 
@@ -100,26 +149,52 @@ def machine() -> dict[str, str]:
 def show(rows: Sequence[Row], described: dict[str, str], console: Console) -> None:
     table = Table(caption=", ".join(f"{name} {value}" for name, value in described.items()), caption_justify="left")
     table.add_column("what")
-    for heading in ("goal", "measured", "machine's own limit", "ratio"):
+    for heading in ("goal", "measured", "beside", "ratio"):
         table.add_column(heading, justify="right")
     for row in rows:
         goals = "\n".join(_goal_text(goal, row) for goal in row.goals)
-        limit = "" if row.limit is None else f"{number(row.limit)}\n[dim]{row.limit_name}[/dim]"
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        what = row.what + (f"\n[dim]{row.note}[/dim]" if row.note else "")
-        table.add_row(what, goals, f"{number(row.measured)} {row.unit}", limit, ratio)
+        limit = "" if row.limit is None else f"{number(row.limit)}\n"
+        beside = limit + (f"[dim]{row.limit_name}[/dim]" if row.limit_name else "")
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}\n[dim]{spread(row.ratios)}[/dim]"
+        what = row.name + (f"\n[dim]{row.note}[/dim]" if row.note else "")
+        table.add_row(what, goals, f"{number(row.measured)} {row.unit}", beside, ratio)
     console.print(table)
 
 
+def spread(values: Sequence[float]) -> str:
+    """The least and the most of the rounds; nothing where there was one."""
+    return f"{number(min(values))} to {number(max(values))}" if len(values) > 1 else ""
+
+
 def _goal_text(goal: Goal, row: Row) -> str:
-    colour = "green" if goal.met(row) else "yellow" if goal.later else "red"
-    sign = "✓" if goal.met(row) else "✗"
-    return f"[{colour}]{goal.text()} {sign}[/{colour}]" + (" [dim](later)[/dim]" if goal.later else "")
+    if goal.of_ratio and row.ratio is None:
+        return f"[yellow]{goal.text()}, not measured[/yellow]"
+    met = goal.met(row)
+    colour = "green" if met else "red"
+    return f"[{colour}]{goal.text()} {'✓' if met else '✗'}[/{colour}]" + (" [dim](floor)[/dim]" if goal.floor else "")
 
 
 def save(rows: Sequence[Row], described: dict[str, str], directory: Path) -> Path:
+    """Write `latest.json`: every row with the rounds that it is the median of, so that the noise is seen."""
     directory.mkdir(exist_ok=True)
-    file = directory / "latest.json"
-    written = {"machine": described, "rows": [asdict(row) for row in rows]}
-    file.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    file = directory / LATEST
+    written = {"machine": described, "rows": [{**asdict(row), "spread": _spreads(row)} for row in rows]}
+    file.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
     return file
+
+
+def _spreads(row: Row) -> dict[str, list[float]]:
+    found = {"measured": row.rounds, "limit": row.limit_rounds, "ratio": row.ratios if row.limit_rounds else ()}
+    return {name: [min(values), max(values)] for name, values in found.items() if values}
+
+
+def saved(directory: Path) -> tuple[dict[str, str], list[Row]]:
+    """What `save` wrote. Raises FileNotFoundError where there is nothing."""
+    found = json.loads((directory / LATEST).read_text())
+    rows = []
+    for one in found["rows"]:
+        one.pop("spread", None)
+        goals = tuple(Goal(**goal) for goal in one.pop("goals"))
+        rounds, limits = tuple(one.pop("rounds")), tuple(one.pop("limit_rounds"))
+        rows.append(Row(**one, goals=goals, rounds=rounds, limit_rounds=limits))
+    return found["machine"], rows

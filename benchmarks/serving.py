@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import secrets
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,25 @@ from typing import Any
 
 from clarion.auth.keys import mint
 from clarion.composition import open_backend
+from clarion.encoding import encode
 from clarion.model import Role, Subscription
-from clarion.stores.protocols import SubscriptionLimits
+from clarion.stores.identity import identity_of
+from clarion.stores.sqlite.statements import queries
 
-__all__ = ["EVENTS", "RAW", "TENANT", "Server", "clarion", "mcp", "raw", "subscription_id"]
+__all__ = [
+    "EVENTS",
+    "RAW",
+    "START_SECONDS",
+    "TENANT",
+    "PeerMissing",
+    "Server",
+    "clarion",
+    "file_limit",
+    "mcp",
+    "raw",
+    "stopped",
+    "subscription",
+]  # fmt: skip
 
 TENANT = "bench"
 SUBJECT = "agent"
@@ -32,8 +49,15 @@ EVENTS = Path(__file__).with_name("events_server.py")
 MAX_STREAMS = 20_000
 """Streams that the one principal may open, whatever the limit of others."""
 
+MAX_FILES = 20_000
+"""More than any benchmark opens. nginx takes memory for as many connections as it is told of."""
+
 START_SECONDS = 20.0
 """How long a server may take until it answers."""
+
+
+class PeerMissing(Exception):
+    """A peer is not installed; says what installs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,37 +82,58 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / 100
 
 
-def subscription_id(number: int) -> str:
-    return f"00000000-0000-4000-8000-{number:012d}"
+def file_limit() -> int:
+    """How many files a process may open, `MAX_FILES` at most; from now on those that this one starts may, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    return wanted
 
 
-async def _prepare(data: Path, streams: int) -> str:
-    """A key, and for each stream a client `c<n>` with one subscription to `deal.*`."""
+def subscription(number: int, client: int, topic: str, filter: dict[str, object]) -> Subscription:
+    """A subscription of the client `c<client>`."""
+    now = time.time_ns() // 1000
+    identity = f"00000000-0000-4000-8000-{number:012d}"
+    return Subscription(identity, TENANT, SUBJECT, f"c{client}", (topic,), filter, None, None, now, now)
+
+
+async def _prepare(data: Path) -> str:
+    """A store, and a key for it."""
     async with open_backend(f"sqlite:{data}") as backend:
-        now = time.time_ns() // 1000
-        key, row = mint(TENANT, SUBJECT, Role.ADMIN, ("admin",), at=now, randomness=secrets.token_bytes)
+        at = time.time_ns() // 1000
+        key, row = mint(TENANT, SUBJECT, Role.ADMIN, ("admin",), at=at, randomness=secrets.token_bytes)
         await backend.keys.add(row)
-        wanted = [
-            Subscription(
-                subscription_id(n), TENANT, SUBJECT, f"c{n}", ("deal.*",), {"amount_gte": 1000}, None, None, now, now
-            )
-            for n in range(streams)
-        ]
-        await asyncio.gather(*(backend.subscriptions.put(one, limits=SubscriptionLimits(1_000_000)) for one in wanted))
         return key
 
 
+def _store(data: Path, subscriptions: Iterable[Subscription]) -> None:
+    """Put them where the server will find them, by one statement: through the port, 100,000 would take a minute."""
+    rows = [
+        (
+            one.id, one.tenant, one.subject, one.client_id, encode(one.topics).decode(),
+            encode(dict(one.filter)).decode(), one.label, one.purpose, one.created_at, one.updated_at, None,
+            identity_of(one),
+        )
+        for one in subscriptions
+    ]  # fmt: skip
+    with contextlib.closing(sqlite3.connect(data / "clarion.db")) as connection, connection:
+        connection.executemany(queries("subscriptions")["insert"], rows)
+
+
 @contextmanager
-def clarion(streams: int = 0) -> Iterator[Server]:
-    """A Clarion server on a new directory, with FULL durability, for `streams` clients."""
+def clarion(streams: int = 0, *, subscriptions: Sequence[Subscription] = ()) -> Iterator[Server]:
+    """A Clarion server on a new directory, with FULL durability, and `subscriptions`, or one to `deal.*` of each of the
+    clients `c0` to `c<streams - 1>`.
+    """
     with tempfile.TemporaryDirectory() as directory:
         data = Path(directory)
-        key = asyncio.run(_prepare(data, streams))
+        key = asyncio.run(_prepare(data))
+        _store(data, subscriptions or [subscription(n, n, "deal.*", {"amount_gte": 1000}) for n in range(streams)])
         with (data / "server.log").open("wb") as log:
             command = [sys.executable, "-m", "clarion", "serve", "--port", "0", "--data", directory]
             environment = {**os.environ, "CLARION_MAX_CONNECTIONS_PER_PRINCIPAL": str(MAX_STREAMS)}
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-            with _stopped(process):
+            with stopped(process):
                 yield Server(_announced(data, process), process.pid, key, data)
 
 
@@ -98,19 +143,22 @@ def raw() -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as directory:
         process = subprocess.Popen([sys.executable, str(RAW)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        with _stopped(process), process.stdout as output:
+        with stopped(process), process.stdout as output:
             yield Server(int(output.readline()), process.pid, "none", Path(directory))
 
 
 @contextmanager
-def mcp(kind: str, *, sqlite: bool = False) -> Iterator[Server]:
-    """An MCP server of a kind that `events_server.py` knows; its events are in memory unless `sqlite`."""
+def mcp(kind: str, *, sqlite: bool = False, counted: bool = False) -> Iterator[Server]:
+    """An MCP server of a kind that `events_server.py` knows; its events are in memory unless `sqlite`.
+
+    `counted`: it counts what SQLite is asked, which slows it.
+    """
     with tempfile.TemporaryDirectory() as directory, (Path(directory) / "server.log").open("wb") as log:
         store = [str(Path(directory) / "events.db")] if sqlite else []
-        command = [sys.executable, str(EVENTS), kind, *store]
+        command = [sys.executable, str(EVENTS), kind, *store, *(["count"] if counted else [])]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert process.stdout is not None
-        with _stopped(process), process.stdout as output:
+        with stopped(process), process.stdout as output:
             port = output.readline()
             if not port:
                 raise RuntimeError(f"the server did not start: {(Path(directory) / 'server.log').read_text()}")
@@ -118,7 +166,7 @@ def mcp(kind: str, *, sqlite: bool = False) -> Iterator[Server]:
 
 
 @contextmanager
-def _stopped(process: subprocess.Popen[Any]) -> Iterator[None]:
+def stopped(process: subprocess.Popen[Any]) -> Iterator[None]:
     """Stop the process when the block ends."""
     try:
         yield
