@@ -232,6 +232,10 @@ class Events:
         declared.check_payload(emission.payload)
         principal = Principal(self._own_tenant(tenant), SOURCE)
 
+        life = self._life
+        if life is not None and life.runtime is not None and not life.over and life.is_here():
+            return await life.runtime.emitter.emit(principal, emission)
+
         async def append() -> Receipt:
             return await (await self._running()).emitter.emit(principal, emission)
 

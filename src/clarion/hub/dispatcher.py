@@ -72,6 +72,7 @@ class Dispatcher:
         self._clock = clock
         self._tenants: dict[str, _Tenant] = {}
         self._wake = asyncio.Event()
+        self._poller: asyncio.TimerHandle | None = None
         self._offset = 0
         self.failing: str | None = None
 
@@ -103,6 +104,7 @@ class Dispatcher:
         self._offset = offset
         failures = 0
         detach = self._wakeups.attach(self._wake.set)
+        self._poll()
         try:
             while True:
                 try:
@@ -120,6 +122,13 @@ class Dispatcher:
                     failures = min(failures + 1, 16)
         finally:
             detach()
+            if self._poller is not None:
+                self._poller.cancel()
+
+    def _poll(self) -> None:
+        """Have the log asked again, though no wake-up came. One timer for all waits: most are cut short by an event."""
+        self._wake.set()
+        self._poller = asyncio.get_running_loop().call_later(POLL_SECONDS, self._poll)
 
     async def _step(self) -> None:
         self._wake.clear()
@@ -127,7 +136,7 @@ class Dispatcher:
         if not batch:
             await self._find_overtaken()
             self.failing = None
-            await self._woken()
+            await self._wake.wait()
             return
         await self._room()
         events = [stored.event for stored in batch]
@@ -138,22 +147,10 @@ class Dispatcher:
 
     async def _room(self) -> None:
         """Wait until the audit takes more, and say so when that is not at once."""
-        waits = asyncio.get_running_loop().call_soon(self._is_stuck)  # runs only if this task gives way
-        try:
+        if not self._audit.roomy:
+            self.failing = AUDIT_STUCK
             await self._audit.room()
-        finally:
-            waits.cancel()
         self.failing = None
-
-    def _is_stuck(self) -> None:
-        self.failing = AUDIT_STUCK
-
-    async def _woken(self) -> None:
-        try:
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
 
     # -- retention that was faster ----------------------------------------------------------------------------------
 

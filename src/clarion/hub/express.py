@@ -23,8 +23,9 @@ from clarion.model import Outcome
 
 __all__ = ["Express", "Ride", "Roster", "Run"]
 
-MAX_KNOWN_IDS = 64
-"""Sets of subscriptions that are remembered from one run to the next."""
+MAX_REMEMBERED = 200_000
+"""Ids of subscriptions that are remembered from one run to the next, so that the audit meets the same tuple again.
+Bounds the memory that this takes."""
 
 Run: TypeAlias = tuple[Parcel, ...]
 """Events of one tenant that all match the same groups, in the order of the log."""
@@ -117,6 +118,7 @@ class Express:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._ids: dict[tuple[str, str, int], tuple[str, ...]] = {}
+        self._remembered = 0
 
     def send(self, ride: Ride) -> None:
         """Hand a run over to all of its riders."""
@@ -177,8 +179,10 @@ class Express:
         known = self._ids.get(name)
         if known == found:
             return known
-        if len(self._ids) >= MAX_KNOWN_IDS:
+        self._remembered += len(found) - (0 if known is None else len(known))
+        if self._remembered > MAX_REMEMBERED:
             self._ids.clear()
+            self._remembered = len(found)
         self._ids[name] = found
         return found
 

@@ -281,6 +281,10 @@ class _MemoryAudit:
             more = Counters(delivered or 0, dropped or 0, refused or 0, last)
             self._counters[name] = add_counters(self._counters.get(name, Counters()), more)
 
+    @property
+    def roomy(self) -> bool:
+        return True
+
     async def room(self) -> None:
         """Nothing is ever unwritten."""
 

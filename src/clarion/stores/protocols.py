@@ -248,6 +248,11 @@ class Audit(Protocol):
         """Take records, without waiting; they and their counters become durable together."""
         ...
 
+    @property
+    def roomy(self) -> bool:
+        """Whether `room` returns at once."""
+        ...
+
     async def room(self) -> None:
         """Wait while too much is unwritten, so that a stuck disk cannot fill the memory."""
         ...

@@ -52,6 +52,17 @@ class Tally:
         if record.outcome is Outcome.DELIVERED and (known.last is None or record.at > known.last):
             known.last = record.at
 
+    def merge(self, other: Tally) -> None:
+        """Add what another one holds."""
+        for key, more in other._sets.items():
+            known = self._sets.get(key)
+            self.weight += sum(more.counts)
+            if known is None:
+                known = self._sets[key] = _Set(more.tenant, more.ids)
+                self.weight += len(more.ids)
+            known.counts = [one + another for one, another in zip(known.counts, more.counts, strict=True)]
+            known.last = _later(known.last, more.last)
+
     def counts(self) -> dict[tuple[str, str], Counts]:
         """What became of each (tenant, subscription)."""
         found: dict[tuple[str, str], Counts] = {}

@@ -89,11 +89,15 @@ class HeldAudit(Around):
 
     def __init__(self, inner: Any) -> None:
         super().__init__(inner)
-        self.roomy = asyncio.Event()
-        self.roomy.set()
+        self.open = asyncio.Event()
+        self.open.set()
+
+    @property
+    def roomy(self) -> bool:
+        return self.open.is_set()
 
     async def room(self) -> None:
-        await self.roomy.wait()
+        await self.open.wait()
 
 
 async def emit_large(rig: HubRig, count: int, size: int, **fields: Any) -> None:
@@ -146,13 +150,13 @@ async def test_a_replay_waits_for_the_audit_and_closes_all_the_same() -> None:
         await rig.subscribe()
         await rig.emit_some(5)
         await rig.dispatched()
-        audit.roomy.clear()
+        audit.open.clear()
         async with rig.stream(Earliest()) as waiting, rig.stream(Earliest()) as closed:
             assert (waiting.seqs, closed.seqs) == ([], [])
             closed.connection.close(CloseReason.REVOKED)
             await settle()
             assert closed.task.done()
-            audit.roomy.set()
+            audit.open.set()
             await settle()
             assert waiting.seqs == [1, 2, 3, 4, 5]
 
@@ -166,11 +170,11 @@ async def test_what_waits_in_a_ring_waits_for_the_audit_too() -> None:
             stream.sink.pause()
             await rig.emit_some(5)
             await rig.dispatched()
-            audit.roomy.clear()
+            audit.open.clear()
             stream.sink.resume()
             await settle()
             assert stream.seqs == []
-            audit.roomy.set()
+            audit.open.set()
             await settle()
             assert stream.seqs == [1, 2, 3, 4, 5]
 
@@ -182,11 +186,11 @@ async def test_a_stuck_audit_is_why_nothing_is_dispatched() -> None:
         await rig.emit_some(1)
         await rig.dispatched()
         assert rig.hub.failing is None
-        audit.roomy.clear()
+        audit.open.clear()
         await rig.emit_some(1)
         await settle()
         assert rig.hub.failing == AUDIT_STUCK
-        audit.roomy.set()
+        audit.open.set()
         await rig.dispatched()
         assert rig.hub.failing is None
 
@@ -251,7 +255,7 @@ def test_a_forgotten_payload_is_decoded_again() -> None:
 
 async def trimmed_while_held(rig: HubRig, audit: HeldAudit, *, keep: int) -> None:
     """Emit 10 events that nobody dispatches, and let go of all but the newest `keep`."""
-    audit.roomy.clear()
+    audit.open.clear()
     await rig.emit()
     await settle()  # the dispatcher has this one in its hand
     rig.clock.jump(10)
@@ -260,7 +264,7 @@ async def trimmed_while_held(rig: HubRig, audit: HeldAudit, *, keep: int) -> Non
     moment = rig.clock.now()
     await rig.emit_some(keep)
     await rig.backend.log.trim(Retention(moment))
-    audit.roomy.set()
+    audit.open.set()
     await settle(100)
 
 
@@ -337,14 +341,14 @@ async def test_nothing_overtakes_the_word_of_what_retention_took() -> None:
     async with opened_hub(replace(memory, audit=audit)) as rig:
         await rig.subscribe()
         async with rig.stream() as stream:
-            audit.roomy.clear()
+            audit.open.clear()
             await rig.emit()
             await settle()
             stream.sink.room = 1  # takes the first event, and pauses
             await rig.emit_some(3)
             rig.clock.jump(10)
             await rig.backend.log.trim(Retention(rig.clock.now()))
-            audit.roomy.set()
+            audit.open.set()
             await settle()
             assert (stream.seqs, stream.connection.waiting) == ([1], 0)
             stream.sink._paused = False  # takes writes, but whoever waits for that was not woken yet

@@ -1,6 +1,7 @@
 """What the contracts cannot bring about from outside: commits that nobody was told of, and errors after a write."""
 
 import asyncio
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from clarion.model import Bounds
 from clarion.stores.sqlite import open_sqlite
-from clarion.stores.sqlite.audit import SqliteAudit, _Batch, _write_batch
+from clarion.stores.sqlite.audit import SqliteAudit, _Batch, _fold, _recover, _write_batch
 from clarion.stores.sqlite.connections import Database
 from clarion.stores.sqlite.log import SqliteLog
 from clarion.stores.sqlite.schema import Migration, migrate, migrations_of
@@ -53,8 +54,10 @@ def test_a_batch_whose_commit_was_not_reported_is_counted_once() -> None:
     migrate(connection, migrations_of("audit"))
     batch = _Batch(1)
     batch.add([delivery(1, "s1", "s2")])
-    _write_batch(connection, batch)
-    _write_batch(connection, batch)
+    for _ in range(2):
+        _write_batch(connection, batch)
+    for _ in range(2):
+        _fold(connection, batch.tally, 1)
     assert connection.execute("SELECT delivered FROM subscription_counters").fetchall() == [(1,), (1,)]
     assert connection.execute("SELECT count(*) FROM packed_deliveries").fetchone() == (1,)
     connection.close()
@@ -70,18 +73,73 @@ async def test_totals_are_exact_while_batches_are_being_written(tmp_path: Path) 
     await backend.aclose()
 
 
-async def test_a_batch_that_is_durable_before_the_loop_is_told_is_counted_once(tmp_path: Path) -> None:
+async def test_a_fold_that_is_durable_before_the_loop_is_told_is_counted_once(tmp_path: Path) -> None:
     backend = await open_sqlite(tmp_path)
     audit = backend.audit
     assert isinstance(audit, SqliteAudit)
     audit.record([delivery(1, "s1", "s2")])
-    batch = audit._gathering
     await audit.flush()
-    audit._writing = batch
+    tally = audit._unfolded
+    await audit._fold_all()
+    audit._folding, audit._fold_upto, audit._folded = tally, 1, 0
     assert (await audit.totals("acme")).delivered == 2
     assert (await audit.counters("acme", ["s1"]))["s1"].delivered == 1
-    audit._writing = None
+    audit._folding, audit._folded = None, 1
     await backend.aclose()
+
+
+async def test_counters_are_exact_while_they_are_folded(tmp_path: Path) -> None:
+    backend = await open_sqlite(tmp_path)
+    audit = backend.audit
+    assert isinstance(audit, SqliteAudit)
+    for seq in range(1, 41):
+        audit.record([delivery(seq, "s1", f"only-{seq}")])
+        folding = asyncio.create_task(audit._fold_all()) if seq % 3 == 0 else None
+        found = await asyncio.gather(*(audit.counters("acme", ["s1", f"only-{seq}"]) for _ in range(4)))
+        assert [{one: counters.delivered for one, counters in each.items()} for each in found] == [
+            {"s1": seq, f"only-{seq}": 1}
+        ] * 4
+        if folding is not None:
+            await folding
+        if seq % 5 == 0:
+            await audit.flush()
+    await backend.aclose()
+    again = await open_sqlite(tmp_path)
+    assert (await again.audit.totals("acme")).delivered == 80
+    await again.aclose()
+
+
+async def test_what_a_killed_process_had_not_folded_is_added_up_from_its_rows(tmp_path: Path) -> None:
+    backend = await open_sqlite(tmp_path / "one")
+    backend.audit.record([delivery(1, "s1", "s2")])
+    await backend.audit.flush()
+    assert isinstance(backend.audit, SqliteAudit)
+    await backend.audit._fold_all()
+    backend.audit.record([delivery(2, "s1", "s2"), delivery(3, "s1", "s2"), delivery(4, "s3")])
+    await backend.audit.flush()
+    shutil.copytree(tmp_path / "one", tmp_path / "killed")
+    await backend.aclose()
+    for trimmed in (4, 0):  # the second time it is all folded
+        again = await open_sqlite(tmp_path / "killed")
+        counters = await again.audit.counters("acme", ["s1", "s2", "s3"])
+        assert [counters[one].delivered for one in ("s1", "s2", "s3")] == [3, 3, 1]
+        assert counters["s1"].last_delivered_at == 3
+        assert await again.audit.trim(10) == trimmed
+        await again.aclose()
+
+
+def test_counters_of_before_they_were_folded_count_on() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection, migrations_of("audit")[:1])
+    connection.execute("INSERT INTO meta VALUES ('batch', 7)")
+    connection.execute(
+        "INSERT INTO packed_deliveries VALUES (1, 'acme', 1, 'e1', 't', 'pact', 'delivered', 1, '[\"s1\"]', 1)"
+    )
+    connection.execute("INSERT INTO subscription_counters VALUES ('acme', 's1', 1, 0, 0, 1)")
+    migrate(connection, migrations_of("audit"))
+    last, folded, tally = _recover(connection)
+    assert (last, folded, tally.weight) == (7, 7, 0)
+    connection.close()
 
 
 async def test_a_head_that_a_reader_saw_first_does_not_go_back(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """Audit over SQLite: records taken on the event loop, written behind the deliveries in batches.
 
-Batches are numbered, and the number is written with the batch. So a batch whose commit failed without saying whether
-it happened is not counted twice when it is tried again, and a reader's snapshot says which batches it holds already.
+Batches are numbered, and the number is written with the batch: one whose commit failed without saying whether it
+happened is not written twice when it is tried again.
+
+The rows are what is durable. Counters are added up in memory and folded into their table now and then, with the number
+of the last batch that is in it: a counter of a busy subscription is then written once for all events of half a minute,
+not once for each. What a killed process had not folded is added up from its rows at the next start.
 """
 
 from __future__ import annotations
@@ -12,9 +16,9 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial, reduce
 
-from clarion.encoding import encode
+from clarion.encoding import decode, encode
 from clarion.errors import StoreUnavailable
-from clarion.model import Counters, DeliveryRecord
+from clarion.model import Counters, DeliveryRecord, Outcome
 from clarion.stores.protocols import DeliveryRow
 from clarion.stores.sqlite.connections import Database
 from clarion.stores.sqlite.readers import Readers, snapshot
@@ -25,7 +29,7 @@ from clarion.stores.tally import Tally, add_counters
 __all__ = ["SqliteAudit"]
 
 _SQL = queries("audit")
-_PACKED = ManyRows(_SQL["insert_packed"], 9)
+_PACKED = ManyRows(_SQL["insert_packed"], 10)
 _COUNTERS = ManyRows(_SQL["add_counters"], 6)
 _logger = logging.getLogger(__name__)
 
@@ -34,11 +38,16 @@ _ROOM = 100_000
 would else fill the memory."""
 
 _LINGER = 0.1
-"""Seconds that records wait for others before they are written; what a killed process loses at most, and a batch. A
-counter is written once for all of them."""
+"""Seconds that records wait for others before they are written; what a killed process loses at most, and a batch."""
 
 _BATCH = 20_000
 """The weight that is written at once, without lingering."""
+
+_FOLD_SECONDS = 30.0
+"""Between two times that counters are folded."""
+
+_FOLD_WEIGHT = 100_000
+"""The weight of tallies that are folded sooner: it bounds their memory, and what the next start must add up."""
 
 _RETRY_FIRST, _RETRY_MOST = 0.1, 5.0
 """Seconds between tries to write a batch, doubling."""
@@ -70,6 +79,14 @@ class SqliteAudit:
         self._loop = asyncio.get_running_loop()
         self._gathering = _Batch(1)
         self._writing: _Batch | None = None
+        self._unfolded = Tally()
+        """Of batches that are written and in no fold yet."""
+        self._folding: Tally | None = None
+        """What is being folded, or is to be tried again."""
+        self._fold_job: asyncio.Future[None] | None = None
+        self._fold_upto = self._folded = 0
+        """The last batch of `_folding`, and of the last fold that is done."""
+        self._fold_due = self._loop.time() + _FOLD_SECONDS
         self._timer: asyncio.TimerHandle | None = None
         self._retry_in = _RETRY_FIRST
         self._roomy = asyncio.Event()
@@ -79,7 +96,8 @@ class SqliteAudit:
 
     async def start(self) -> None:
         await self._writer.start()
-        self._gathering = _Batch(await self._writer.submit(Job(_last_batch)) + 1)
+        last, self._folded, self._unfolded = await self._writer.submit(Job(_recover))
+        self._gathering = _Batch(last + 1)
 
     def record(self, records: Sequence[DeliveryRecord]) -> None:
         batch = self._gathering
@@ -91,6 +109,10 @@ class SqliteAudit:
                 self._write()
             elif self._timer is None:
                 self._timer = self._loop.call_later(_LINGER, self._write)
+
+    @property
+    def roomy(self) -> bool:
+        return self._roomy.is_set()
 
     async def room(self) -> None:
         await self._roomy.wait()
@@ -107,22 +129,23 @@ class SqliteAudit:
 
     async def counters(self, tenant: str, subscription_ids: Collection[str]) -> Mapping[str, Counters]:
         wanted = encode(list(dict.fromkeys(subscription_ids))).decode()
-        written, unwritten = await self._read(partial(_read_counters, tenant=tenant, wanted=wanted))
-        found = dict.fromkeys(subscription_ids, Counters()) | written
-        for tally in unwritten:
+        folded, tallies = await self._read(partial(_read_counters, tenant=tenant, wanted=wanted))
+        found = dict.fromkeys(subscription_ids, Counters()) | folded
+        for tally in tallies:
             for one, counters in tally.counters(tenant, found).items():
                 found[one] = add_counters(found[one], counters)
         return found
 
     async def totals(self, tenant: str) -> Counters:
-        written, unwritten = await self._read(partial(_read_totals, tenant=tenant))
-        return reduce(add_counters, (tally.total(tenant) for tally in unwritten), written[""])
+        folded, tallies = await self._read(partial(_read_totals, tenant=tenant))
+        return reduce(add_counters, (tally.total(tenant) for tally in tallies), folded[""])
 
     async def rows(self, tenant: str, *, subscription_id: str | None = None, limit: int) -> list[DeliveryRow]:
         parameters = (tenant, subscription_id, limit)
         return await self._readers.run(partial(_read_rows, parameters=parameters))
 
     async def trim(self, keep_after: int) -> int:
+        await self._fold_all()  # what is in no counter yet must not go with its row
         count = gone = await self._writer.submit(Job(partial(_trim, keep_after=keep_after)))
         while gone == _TRIM_ROWS:
             gone = await self._writer.submit(Job(partial(_trim, keep_after=keep_after)))
@@ -138,6 +161,7 @@ class SqliteAudit:
                 if self._writing is not None and self._timer is not None:
                     self._retry()
                 await self.flush()
+                await self._fold_all()
             except StoreUnavailable as error:
                 _logger.error("%d audit rows were not written: %s", self._unwritten_rows(), error.message)
         await self._readers.aclose()
@@ -177,6 +201,10 @@ class SqliteAudit:
             self._fail(error)
             return
         batch, self._writing = self._writing, None
+        if batch is not None:
+            self._unfolded.merge(batch.tally)
+            if self._unfolded.weight >= _FOLD_WEIGHT or self._loop.time() >= self._fold_due:
+                self._fold()
         self._retry_in = _RETRY_FIRST
         if self._unwritten() < _ROOM:
             self._roomy.set()
@@ -207,19 +235,69 @@ class SqliteAudit:
             self._timer = None
 
     async def _read(self, work: partial[tuple[int, dict[str, Counters]]]) -> tuple[dict[str, Counters], list[Tally]]:
-        """What `work` reads, and the tallies of all records that are not in it.
+        """What `work` reads of the folded counters, and the tallies of everything that is not in it.
 
-        A snapshot that is older than the last batch that was finished meanwhile is taken anew.
+        A snapshot from before the last fold is taken anew: nobody holds any more what it lacks.
         """
         while True:
             number, found = await self._readers.run(work)
-            batches = self._batches()
-            if number >= batches[0].number - 1:
-                return found, [batch.tally for batch in batches if batch.number > number]
+            if number < self._folded:
+                continue
+            tallies = [self._unfolded, *(batch.tally for batch in self._batches())]
+            if self._folding is not None and number < self._fold_upto:
+                tallies.append(self._folding)
+            return found, tallies
+
+    # -- folding ----------------------------------------------------------------------------------------------------
+
+    def _fold(self) -> asyncio.Future[None] | None:
+        """Fold what is written, or what could not be folded before; None when there is nothing."""
+        if self._fold_job is not None:
+            return self._fold_job
+        if self._folding is None:
+            if not self._unfolded.weight:
+                return None
+            self._folding, self._unfolded = self._unfolded, Tally()
+            self._fold_upto = (self._writing or self._gathering).number - 1
+        self._fold_due = self._loop.time() + _FOLD_SECONDS
+        job = self._fold_job = self._writer.submit(Job(partial(_fold, tally=self._folding, upto=self._fold_upto)))
+        job.add_done_callback(self._folded_in)
+        return job
+
+    def _folded_in(self, job: asyncio.Future[None]) -> None:
+        self._fold_job = None
+        error = job.exception()
+        if error is None:
+            self._folded, self._folding = self._fold_upto, None
+        else:
+            _logger.warning("the counters cannot be written, trying again later: %s", error)
+
+    async def _fold_all(self) -> None:
+        """Fold all that was written before. Raises StoreUnavailable."""
+        for _ in range(2):  # what is under way, and what came since it began
+            folding = self._fold()
+            if folding is not None:
+                await asyncio.shield(folding)
 
 
 def _last_batch(connection: sqlite3.Connection) -> int:
     return int(connection.execute(_SQL["batch"]).fetchone()[0])
+
+
+def _last_folded(connection: sqlite3.Connection) -> int:
+    return int(connection.execute(_SQL["folded"]).fetchone()[0])
+
+
+def _recover(connection: sqlite3.Connection) -> tuple[int, int, Tally]:
+    """The last batch, the last that is folded, and what is between them."""
+    folded, tally = _last_folded(connection), Tally()
+    packed = ""
+    ids: tuple[str, ...] = ()
+    for tenant, seq, event_id, topic, wire, outcome, at, text in connection.execute(_SQL["unfolded"], (folded,)):
+        if text != packed:  # neighbours often went to the same subscriptions
+            packed, ids = text, tuple(decode(text.encode()))
+        tally.add(DeliveryRecord(tenant, seq, event_id, topic, wire, Outcome(outcome), at, ids))
+    return _last_batch(connection), folded, tally
 
 
 def _write_batch(connection: sqlite3.Connection, batch: _Batch) -> None:
@@ -233,22 +311,29 @@ def _write_batch(connection: sqlite3.Connection, batch: _Batch) -> None:
         if ids is not packed:
             packed, text = ids, encode(ids).decode()
         about = (record.tenant, record.seq, record.event_id, record.topic, record.wire, record.outcome.value)
-        rows.append((*about, record.at, text, len(ids)))
+        rows.append((*about, record.at, text, len(ids), batch.number))
     _PACKED.execute(connection, rows)
-    _COUNTERS.execute(connection, [(*name, *counts) for name, counts in batch.tally.counts().items()])
     connection.execute(_SQL["put_batch"], (batch.number,))
+
+
+def _fold(connection: sqlite3.Connection, tally: Tally, upto: int) -> None:
+    if _last_folded(connection) >= upto:
+        return
+    # In the order of the table, so that each of its pages is changed once.
+    _COUNTERS.execute(connection, [(*name, *counts) for name, counts in sorted(tally.counts().items())])
+    connection.execute(_SQL["put_folded"], (upto,))
 
 
 def _read_counters(connection: sqlite3.Connection, tenant: str, wanted: str) -> tuple[int, dict[str, Counters]]:
     with snapshot(connection):
         rows = connection.execute(_SQL["counters"], (tenant, wanted)).fetchall()
-        return _last_batch(connection), {row[0]: Counters(*row[1:]) for row in rows}
+        return _last_folded(connection), {row[0]: Counters(*row[1:]) for row in rows}
 
 
 def _read_totals(connection: sqlite3.Connection, tenant: str) -> tuple[int, dict[str, Counters]]:
     with snapshot(connection):
         row = connection.execute(_SQL["totals"], (tenant,)).fetchone()
-        return _last_batch(connection), {"": Counters(*row)}
+        return _last_folded(connection), {"": Counters(*row)}
 
 
 def _read_rows(connection: sqlite3.Connection, parameters: tuple[str, str | None, int]) -> list[DeliveryRow]:

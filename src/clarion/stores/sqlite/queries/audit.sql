@@ -4,8 +4,21 @@ SELECT coalesce((SELECT value FROM meta WHERE name = 'batch'), 0)
 -- name: put_batch
 INSERT INTO meta (name, value) VALUES ('batch', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 
+-- name: folded
+SELECT value FROM meta WHERE name = 'folded'
+
+-- name: put_folded
+UPDATE meta SET value = ?1 WHERE name = 'folded'
+
+-- name: unfolded
+SELECT tenant, seq, event_id, topic, wire, outcome, at, subscription_ids
+FROM packed_deliveries
+WHERE id > coalesce(
+    (SELECT id FROM packed_deliveries WHERE batch IS NULL OR batch <= ?1 ORDER BY id DESC LIMIT 1), 0
+)
+
 -- name: insert_packed
-INSERT INTO packed_deliveries (tenant, seq, event_id, topic, wire, outcome, at, subscription_ids, count)
+INSERT INTO packed_deliveries (tenant, seq, event_id, topic, wire, outcome, at, subscription_ids, count, batch)
 SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
 
 -- name: add_counters
