@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -48,14 +48,16 @@ class Addressee(Protocol):
 class Kind:
     """What makes the writes of many attachments the same but for their mark; one object for each of them."""
 
-    __slots__ = ("__weakref__", "epoch", "framing", "line", "mark_size", "purpose")
+    __slots__ = ("__weakref__", "around", "epoch", "framing", "purpose", "wire")
 
-    def __init__(self, framing: Framing, line: Line, epoch: str, purpose: str | None, mark_size: int) -> None:
+    def __init__(
+        self, framing: Framing, around: Callable[[int], tuple[bytes, bytes]], epoch: str, purpose: str | None
+    ) -> None:
         self.framing = framing
-        self.line = line
+        self.around = around
         self.epoch = epoch
         self.purpose = purpose
-        self.mark_size = mark_size
+        self.wire = framing.name
 
 
 class Kinds:
@@ -66,12 +68,12 @@ class Kinds:
     def __init__(self) -> None:
         self._known: WeakValueDictionary[tuple[object, ...], Kind] = WeakValueDictionary()
 
-    def of(self, subscription: Subscription, framing: Framing, line: Line, epoch: str, mark_size: int) -> Kind:
+    def of(self, subscription: Subscription, framing: Framing, line: Line, epoch: str) -> Kind:
         purpose = subscription.purpose
-        key = (subscription.tenant, framing.kind, line.kind, epoch, purpose, mark_size)
+        key = (subscription.tenant, framing.kind, line.kind, epoch, purpose)
         kind = self._known.get(key)
         if kind is None:
-            kind = self._known[key] = Kind(framing, line, epoch, purpose, mark_size)
+            kind = self._known[key] = Kind(framing, line.around, epoch, purpose)
         return kind
 
 

@@ -39,28 +39,10 @@ class Connection:
     """One stream of one viewer. Created, run and closed by the hub; written to by the dispatcher."""
 
     __slots__ = (
-        "_attachments",
-        "_closed",
-        "_floors",
-        "_framing",
-        "_gap",
-        "_matcher",
-        "_notices",
-        "_outlet",
-        "_passed",
-        "_ring",
-        "_shared",
-        "_skipped",
-        "_switchboard",
-        "_views",
-        "_waits",
-        "_work",
-        "close_error",
-        "close_reason",
-        "phase",
-        "viewer",
-        "wire",
-    )
+        "_attachments", "_closed", "_floors", "_framing", "_gap", "_matcher", "_notices", "_outlet", "_passed",
+        "_ring", "_shared", "_skipped", "_switchboard", "_told", "_views", "_waits", "_work", "close_error",
+        "close_reason", "phase", "viewer", "wire",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -93,6 +75,7 @@ class Connection:
         self._waits = Interruptible()
         self._closed = False
         self._passed = 0
+        self._told = 0  # up to here the dispatcher noted what the gate refused
 
     # -- what the hub calls ---------------------------------------------------------------------------------------
 
@@ -131,6 +114,7 @@ class Connection:
         attachment = self._attachments.pop(subscription_id, None)
         if attachment is None:
             return
+        self._outlet.direct(attachment, None, self._shared.kinds, alone=False)
         self._matcher = None
         if self.phase is not Phase.REPLAY:
             self._switchboard.remove(attachment)
@@ -220,11 +204,12 @@ class Connection:
         if self.phase is Phase.LIVE and self._views is None:  # it owes nothing
             try:
                 sent = self._outlet.send(entries)
+                if sent == len(entries):
+                    if any(attachment.line is None for attachment in self._attachments.values()):
+                        self._lay_line()  # it may have one only now: some show theirs once they were written to
+                    return
             except Exception as error:
                 self.fail(error)
-                return
-            if sent == len(entries):
-                self._lay_line()  # it may have one only now: some transports show theirs once they were written to
                 return
         self._enter(Phase.LAGGING)
         for entry in entries[sent:]:
@@ -373,6 +358,7 @@ class Connection:
             self._switchboard.remove(attachment)
         self._enter(Phase.REPLAY)
         self._passed = passed
+        self._told = max(passed, self._switchboard.position(self.tenant) or 0)
         self._ring.clear()
         self._floors.clear()  # the log tells what it has lost by itself
         self._work.set()
@@ -485,8 +471,8 @@ class Connection:
             refusal = self.ask(parcel, current, answers)
             if refusal is None:
                 admitted.append(current)
-            elif refusal is not Refusal.AUDIENCE:  # that one was never meant for this subscriber
-                refused.append(current)
+            elif refusal is not Refusal.AUDIENCE and parcel.event.seq > self._told:
+                refused.append(current)  # the other was never meant for this subscriber, or was noted before
         if refused:
             self._shared.recorder.note(parcel, self.wire, Outcome.REFUSED, refused)
         if not admitted:

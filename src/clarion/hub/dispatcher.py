@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from clarion.clock import Clock
 from clarion.errors import StoreUnavailable
 from clarion.gate import Gate, Refusal, is_personal
 from clarion.hub.attachment import Addressee, Answers, Attachment, add_to
-from clarion.hub.express import Express, Ride, Roster, Run
+from clarion.hub.express import Express, Ride, Riders, Roster, Run
 from clarion.hub.index import Group, TopicIndex, Unmatchable
 from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, Parcel
@@ -31,6 +30,12 @@ BATCH = 512
 
 BATCH_BYTES = 1024 * 1024
 """Bytes of payload dispatched in one tick, likewise, and how much of a backlog is in memory."""
+
+TICK_FRAMES = 100_000
+"""Frames handed over in one tick, likewise, beyond those of one event: a tenth of a second at most."""
+
+TICK_ENTRIES = 20_000
+"""The same of those that do not leave straight away, each of which takes more."""
 
 POLL_SECONDS = 1.0
 """The longest that a lost wake-up delays an event."""
@@ -176,7 +181,7 @@ class Dispatcher:
         """Match the whole batch, then hand it over: what fails before that leaves nothing changed."""
         began = self._clock.monotonic()
         try:
-            rides, outgoing = self._match(batch)
+            batch, rides, outgoing = self._match(batch)
         except BaseException:
             self._recorder.discard()
             raise
@@ -185,7 +190,7 @@ class Dispatcher:
         streams = len(outgoing)
         for ride in rides:
             self._express.send(ride)
-            streams += len(ride.riders)
+            streams += ride.streams
         for connection, entries in outgoing.items():
             connection.deliver(entries)
         deliveries = self._recorder.commit()
@@ -200,65 +205,62 @@ class Dispatcher:
                 took_ms=round((self._clock.monotonic() - began) * 1000, 2),
             )
 
-    def _match(self, batch: Sequence[Stored]) -> tuple[list[Ride], dict[Addressee, list[Entry]]]:
-        """What is to be handed over: runs of events to those who get just that, straight away; entries to others."""
+    def _match(self, batch: Sequence[Stored]) -> tuple[Sequence[Stored], list[Ride], dict[Addressee, list[Entry]]]:
+        """As much of the batch as fits one tick, and what is to be handed over of it: runs of events to those who get
+        just that, straight away; entries to others."""
         matched: list[tuple[Parcel, list[Group[Attachment]]]] = []
-        together: dict[Group[Attachment], list[Parcel]] = {}
-        apart: set[Group[Attachment]] = set()
+        taken = frames = entries = 0
+        personal = is_personal(batch[0].event)
         for stored in batch:
             event = stored.event
+            if is_personal(event) is not personal:
+                break  # who may have it depends on who asks: such events go as entries, and by themselves
             groups = self._groups(event)
             event.forget()
+            for group in groups:
+                roster = Roster.of(group)
+                frames += roster.size
+                entries += roster.size if personal else len(roster.regular) + len(roster.sharing)
+            if taken and (frames > TICK_FRAMES or entries > TICK_ENTRIES):
+                break
+            taken += 1
             if groups:
-                parcel = Parcel(event)
-                matched.append((parcel, groups))
-                for group in groups:
-                    together.setdefault(group, []).append(parcel)
-                if is_personal(event):
-                    apart.update(groups)  # with all of theirs, so that their order stays
-        crowded = self._crowded(together, apart)
-        runs: dict[Run, list[Sequence[Attachment]]] = {}
+                matched.append((Parcel(event), groups))
+        rides, slower = ([], None) if personal else self._rides(matched)
+        outgoing: dict[Addressee, list[Entry]] = {}
+        for parcel, groups in matched:
+            answers: Answers = {}
+            for group in groups:
+                attachments = tuple(group.targets) if slower is None else slower.get(group, ())
+                self._address(parcel, attachments, answers, outgoing)
+        return batch[:taken], rides, outgoing
+
+    def _rides(
+        self, matched: Sequence[tuple[Parcel, Sequence[Group[Attachment]]]]
+    ) -> tuple[list[Ride], dict[Group[Attachment], Sequence[Attachment]]]:
+        """The runs of what was matched, and who has to get entries instead."""
+        together: dict[Group[Attachment], list[Parcel]] = {}
+        for parcel, groups in matched:
+            for group in groups:
+                together.setdefault(group, []).append(parcel)
+        crowded = _crowded(together)
+        runs: dict[Run, Riders] = {}
         slower: dict[Group[Attachment], Sequence[Attachment]] = {}
         for group, parcels in together.items():
             roster = Roster.of(group)
-            if group in apart:
-                slower[group] = (*roster.alone, *roster.sharing, *roster.regular)
-                continue
-            riders, others = roster.alone, roster.regular
-            if roster.sharing:
-                riders = (*riders, *(one for one in roster.sharing if one.connection not in crowded))
-                others = (*others, *(one for one in roster.sharing if one.connection in crowded))
-            if riders:
-                runs.setdefault(tuple(parcels), []).append(riders)
+            others = list(roster.regular)
+            if roster.alone or roster.sharing:
+                riders = runs.setdefault(tuple(parcels), {})
+                for kind, alone in roster.alone.items():
+                    riders.setdefault(kind, []).append(alone)
+                for one in roster.sharing:
+                    if one.connection in crowded or one.kind is None:
+                        others.append(one)
+                    else:
+                        riders.setdefault(one.kind, []).append((one,))
             if others:
                 slower[group] = others
-        outgoing: dict[Addressee, list[Entry]] = {}
-        if slower:
-            for parcel, groups in matched:
-                answers: Answers = {}
-                for group in groups:
-                    if group in slower:
-                        self._address(parcel, slower[group], answers, outgoing)
-        rides = [
-            Ride(run, riders[0] if len(riders) == 1 else list(chain.from_iterable(riders)), self._gate)
-            for run, riders in runs.items()
-        ]
-        return rides, outgoing
-
-    @staticmethod
-    def _crowded(groups: Iterable[Group[Attachment]], apart: Collection[Group[Attachment]]) -> Collection[Addressee]:
-        """The connections that get something by several of their subscriptions, or by one that is not straight away:
-        in which order must be seen to."""
-        crowded: set[Addressee] = set()
-        seen: dict[Addressee, Attachment] = {}
-        for group in groups:
-            roster = Roster.of(group)
-            if group in apart:
-                crowded.update(one.connection for one in roster.sharing)
-            for one in roster.sharing:
-                if seen.setdefault(one.connection, one) is not one:
-                    crowded.add(one.connection)
-        return crowded
+        return [Ride(run, riders, self._gate) for run, riders in runs.items() if riders], slower
 
     def _groups(self, event: Event) -> list[Group[Attachment]]:
         index = self._tenant(event.tenant).index
@@ -307,3 +309,14 @@ class Dispatcher:
                 entries[-1].subscriptions.append(subscription)
             else:
                 entries.append(Entry(parcel, [subscription]))
+
+
+def _crowded(groups: Iterable[Group[Attachment]]) -> Collection[Addressee]:
+    """The connections that get something by several of their subscriptions: in which order must be seen to."""
+    crowded: set[Addressee] = set()
+    seen: dict[Addressee, Attachment] = {}
+    for group in groups:
+        for one in Roster.of(group).sharing:
+            if seen.setdefault(one.connection, one) is not one:
+                crowded.add(one.connection)
+    return crowded

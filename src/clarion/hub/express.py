@@ -10,7 +10,8 @@ From the gate's answer to the transport there is no await, so that nothing can c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TypeAlias
 
 from clarion.gate import Gate
@@ -21,7 +22,7 @@ from clarion.hub.recorder import Recorder
 from clarion.hub.ring import Entry, Parcel
 from clarion.model import Outcome
 
-__all__ = ["Express", "Ride", "Roster", "Run"]
+__all__ = ["Express", "Ride", "Riders", "Roster", "Run"]
 
 MAX_REMEMBERED = 200_000
 """Ids of subscriptions that are remembered from one run to the next, so that the audit meets the same tuple again.
@@ -30,16 +31,24 @@ Bounds the memory that this takes."""
 Run: TypeAlias = tuple[Parcel, ...]
 """Events of one tenant that all match the same groups, in the order of the log."""
 
+Riders: TypeAlias = dict[Kind, list[Sequence[Attachment]]]
+"""Attachments that have a line, each of another connection, by their kind."""
+
 
 class Roster:
-    """A group's attachments: those with a line that are alone on their connection, or share it, and those without."""
+    """A group's attachments: those with a line that are alone on their connection, by kind; those with a line that are
+    not alone; and those without a line."""
 
-    __slots__ = ("alone", "regular", "sharing")
+    __slots__ = ("alone", "regular", "sharing", "size")
 
     def __init__(self, attachments: Sequence[Attachment]) -> None:
-        self.alone = tuple(one for one in attachments if one.line is not None and one.alone)
-        self.sharing = tuple(one for one in attachments if one.line is not None and not one.alone)
+        self.size = len(attachments)
         self.regular = tuple(one for one in attachments if one.line is None)
+        self.sharing = tuple(one for one in attachments if one.line is not None and not one.alone)
+        self.alone: dict[Kind, list[Attachment]] = {}
+        for one in attachments:
+            if one.line is not None and one.alone and one.kind is not None:
+                self.alone.setdefault(one.kind, []).append(one)
 
     @classmethod
     def of(cls, group: Group[Attachment]) -> Roster:
@@ -50,66 +59,67 @@ class Roster:
         return known
 
 
-class _Layout:
-    """A run as streams of one kind get it: the pieces of each write, and what the gate keeps from them."""
+class _Frames:
+    """Events as streams of one kind get them: the pieces of each write, between which a stream's mark goes."""
 
-    __slots__ = ("admitted", "ends", "failure", "refused", "taken", "wire", "writes")
+    __slots__ = ("_halves", "_kind", "_sized", "ends")
 
-    def __init__(self, kind: Kind, run: Run, gate: Gate) -> None:
-        self.wire = kind.framing.name
-        self.admitted: list[Parcel] = []
-        self.refused: list[Parcel] = []
-        for parcel in run:
-            # Nothing of the viewer matters: what has an audience, or is for one subscription, does not come this way.
-            refusal = gate.admits(parcel.event, "", kind.purpose) if parcel.guarded else None
-            (self.admitted if refusal is None else self.refused).append(parcel)
-        self.writes: list[list[bytes]] = []
-        """What a stream's mark joins to the bytes of a write, for each write."""
+    def __init__(self, kind: Kind, parcels: Sequence[Parcel]) -> None:
+        """Raises what the framing raises."""
+        self._kind = kind
+        self._halves = [kind.framing.halves(parcel, parcel.position(kind.epoch)) for parcel in parcels]
+        self._sized: dict[int, list[list[bytes]]] = {}
         self.ends: list[int] = []
-        """How many of `admitted` have left with each write."""
-        self.taken: list[str] = []
-        """The subscriptions that took all of it."""
-        self.failure: Exception | None = None
-        """What the framing raised: it ends the streams of this kind, and nobody else's."""
-        try:
-            self._frame(kind)
-        except Exception as error:
-            self.failure = error
-
-    def _frame(self, kind: Kind) -> None:
-        halves = [kind.framing.halves(parcel, parcel.position(kind.epoch)) for parcel in self.admitted]
-        begin = size = 0
-        for end, (before, after) in enumerate(halves, 1):
-            size += len(before) + kind.mark_size + len(after)
-            if size >= WRITE_CHUNK or end == len(halves):
-                self.writes.append(_pieces(halves[begin:end], *kind.line.around(size)))
+        """How many of the events have left with each write."""
+        size = 0
+        for end, (before, after) in enumerate(self._halves):
+            weight = len(before) + len(after)
+            if size and size + weight > WRITE_CHUNK:
                 self.ends.append(end)
-                begin, size = end, 0
+                size = 0
+            size += weight
+        if self._halves:
+            self.ends.append(len(self._halves))
 
+    def pieces(self, mark_size: int) -> list[list[bytes]]:
+        """For marks of that many bytes."""
+        known = self._sized.get(mark_size)
+        if known is None:
+            begins = (0, *self.ends)
+            known = self._sized[mark_size] = [
+                self._joined(self._halves[begin:end], mark_size) for begin, end in zip(begins, self.ends, strict=False)
+            ]
+        return known
 
-def _pieces(halves: Sequence[tuple[bytes, bytes]], opening: bytes, closing: bytes) -> list[bytes]:
-    pieces = []
-    for before, after in halves:
-        pieces.append(opening + before)
-        opening = after
-    pieces.append(opening + closing)
-    return pieces
+    def _joined(self, halves: Sequence[tuple[bytes, bytes]], mark_size: int) -> list[bytes]:
+        size = sum(len(before) + mark_size + len(after) for before, after in halves)
+        opening, closing = self._kind.around(size)
+        pieces = []
+        for before, after in halves:
+            pieces.append(opening + before)
+            opening = after
+        pieces.append(opening + closing)
+        return pieces
 
 
 class Ride:
-    """A run that is laid out for attachments with a line, each of another connection: nothing is handed over yet."""
+    """A run for its riders, with what the gate says of it: nothing is handed over yet, and nothing is framed."""
 
-    __slots__ = ("layouts", "riders", "run")
+    __slots__ = ("admitted", "refused", "riders", "run", "streams")
 
-    def __init__(self, run: Run, riders: Sequence[Attachment], gate: Gate) -> None:
+    def __init__(self, run: Run, riders: Riders, gate: Gate) -> None:
         """Raises what the gate raises."""
         self.run = run
         self.riders = riders
-        self.layouts: dict[Kind | None, _Layout] = {}
-        for kind in {attachment.kind for attachment in riders}:
-            if kind is None:
-                raise RuntimeError("an attachment with a line has a kind")
-            self.layouts[kind] = _Layout(kind, run, gate)
+        self.streams = sum(len(some) for each in riders.values() for some in each)
+        self.admitted: dict[str | None, list[Parcel]] = {}
+        self.refused: dict[str | None, list[Parcel]] = {}
+        guarded = [parcel for parcel in run if parcel.guarded]
+        for purpose in {kind.purpose for kind in riders}:
+            # Nothing of the viewer matters: what has an audience, or is for one subscription, does not come this way.
+            refused = [parcel for parcel in guarded if gate.admits(parcel.event, "", purpose) is not None]
+            self.refused[purpose] = refused
+            self.admitted[purpose] = [parcel for parcel in run if parcel not in refused] if refused else list(run)
 
 
 class Express:
@@ -121,57 +131,57 @@ class Express:
         self._remembered = 0
 
     def send(self, ride: Ride) -> None:
-        """Hand a run over to all of its riders."""
-        layouts, run = ride.layouts, ride.run
-        apart: list[tuple[Attachment, _Layout, int]] = []
-        broken: list[tuple[Attachment, Exception]] = []
-        first, last = run[0].event.seq, run[-1].event.seq
-        known: Kind | None = None
-        layout: _Layout | None = None
+        """Hand a run over to all of its riders, one kind after the other: so only one is framed at a time."""
+        for kind, riders in ride.riders.items():
+            self._send(kind, riders, ride)
+
+    def _send(self, kind: Kind, riders: Iterable[Sequence[Attachment]], ride: Ride) -> None:
+        admitted, refused = ride.admitted[kind.purpose], ride.refused[kind.purpose]
+        first, last = ride.run[0].event.seq, ride.run[-1].event.seq
+        try:
+            frames = _Frames(kind, admitted)
+        except Exception as error:  # it ends the streams of this kind, and nobody else's
+            for attachment in chain.from_iterable(riders):
+                attachment.connection.fail(error)
+            return
+        size = -1
         writes: list[list[bytes]] = []
         taken: list[str] = []
-        for attachment in ride.riders:
-            line, kind = attachment.line, attachment.kind
-            if layout is None or kind is not known:
-                known, layout = kind, layouts[kind]
-                writes, taken = layout.writes, layout.taken
-            if line is None or attachment.since >= first or layout.failure is not None:
-                apart.append((attachment, layout, 0))
+        apart: list[tuple[Attachment, int, Exception | None]] = []
+        for attachment in chain.from_iterable(riders):
+            line, mark = attachment.line, attachment.mark
+            if line is None or attachment.since >= first:
+                apart.append((attachment, 0, None))
                 continue
+            if len(mark) != size:
+                size = len(mark)
+                writes = frames.pieces(size)
             transport, flow, done = line.transport, line.flow, 0
             try:
                 for pieces in writes:
                     if flow.write_paused:
-                        apart.append((attachment, layout, done))
+                        apart.append((attachment, done, None))
                         break
                     if transport.is_closing():
                         raise ConnectionResetError("the connection is gone")
-                    transport.write(attachment.mark.join(pieces))
+                    transport.write(mark.join(pieces))
                     done += 1
                 else:
                     attachment.handed = last
                     taken.append(attachment.id)
             except Exception as error:
-                broken.append((attachment, error))
-        for layout in layouts.values():
-            self._note(layout)
-        for attachment, layout, done in apart:
-            self._carry_on(attachment, layout, done)
-        for attachment, cause in broken:
-            failed = TransportFailed(type(cause).__name__)
-            failed.__cause__ = cause
-            attachment.connection.fail(failed)
+                apart.append((attachment, done, error))
+        if taken:
+            ids = self._same(kind.wire, taken)
+            self._note(kind.wire, admitted, Outcome.DELIVERED, ids)
+            self._note(kind.wire, refused, Outcome.REFUSED, ids)
+        for attachment, done, cause in apart:
+            upto = frames.ends[done - 1] if done else 0
+            self._carry_on(attachment, ride, upto, cause)
 
-    def _note(self, layout: _Layout) -> None:
-        """Note what became of the run for those that took all of it."""
-        if not layout.taken:
-            return
-        wire, note = layout.wire, self._recorder.note_ids
-        ids = self._same(wire, layout.taken)
-        for parcel in layout.admitted:
-            note(parcel, wire, Outcome.DELIVERED, ids)
-        for parcel in layout.refused:
-            note(parcel, wire, Outcome.REFUSED, ids)
+    def _note(self, wire: str, parcels: Iterable[Parcel], outcome: Outcome, ids: Sequence[str]) -> None:
+        for parcel in parcels:
+            self._recorder.note_ids(parcel, wire, outcome, ids)
 
     def _same(self, wire: str, ids: list[str]) -> tuple[str, ...]:
         """The tuple of an earlier run, if it was of these: the audit then meets it again."""
@@ -186,20 +196,21 @@ class Express:
         self._ids[name] = found
         return found
 
-    def _carry_on(self, attachment: Attachment, layout: _Layout, done: int) -> None:
-        """Hand the rest over as entries, after `done` writes: the transport is paused, or it has some of it already."""
-        connection, ids, note = attachment.connection, (attachment.id,), self._recorder.note_ids
-        if layout.failure is not None:
-            connection.fail(layout.failure)
+    def _carry_on(self, attachment: Attachment, ride: Ride, upto: int, cause: Exception | None) -> None:
+        """Note the `upto` events that were written, and hand the rest over as entries: the transport is paused, or the
+        stream has some of it already. With a `cause` the connection is gone, and the stream ends."""
+        connection, subscription, since = attachment.connection, attachment.subscription, attachment.since
+        admitted, refused = ride.admitted[subscription.purpose], ride.refused[subscription.purpose]
+        ids, wire = (attachment.id,), connection.wire
+        self._note(wire, admitted[:upto], Outcome.DELIVERED, ids)
+        if upto:
+            attachment.handed = admitted[upto - 1].event.seq
+        if cause is not None:
+            failed = TransportFailed(type(cause).__name__)
+            failed.__cause__ = cause
+            connection.fail(failed)
             return
-        upto = layout.ends[done - 1] if done else 0
-        for parcel in layout.admitted[:upto]:
-            note(parcel, connection.wire, Outcome.DELIVERED, ids)
-            attachment.handed = parcel.event.seq
-        subscription, since = attachment.subscription, attachment.since
-        for parcel in layout.refused:
-            if parcel.event.seq > since:
-                note(parcel, connection.wire, Outcome.REFUSED, ids)
-        rest = [Entry(parcel, [subscription]) for parcel in layout.admitted[upto:] if parcel.event.seq > since]
+        self._note(wire, (parcel for parcel in refused if parcel.event.seq > since), Outcome.REFUSED, ids)
+        rest = [Entry(parcel, [subscription]) for parcel in admitted[upto:] if parcel.event.seq > since]
         if rest:
             connection.deliver(rest)

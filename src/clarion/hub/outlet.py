@@ -76,12 +76,12 @@ class Outlet:
         if line is None:
             if attachment.line is None:
                 return False
-            attachment.line = None
+            attachment.line = attachment.kind = None
             self.handed = max(self.handed, attachment.handed)
             return True
         subscription = attachment.subscription
         mark = self._framing.mark(subscription)
-        kind = kinds.of(subscription, self._framing, line, self.epoch, len(mark))
+        kind = kinds.of(subscription, self._framing, line, self.epoch)
         if attachment.line is line and attachment.kind is kind and attachment.alone is alone:
             return False
         attachment.line, attachment.kind, attachment.mark, attachment.alone = line, kind, mark, alone

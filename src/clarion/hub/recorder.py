@@ -31,12 +31,13 @@ class Totals:
 class Recorder:
     """One per hub. Whoever notes outcomes commits them in the same tick."""
 
-    __slots__ = ("_audit", "_clock", "_noted", "totals")
+    __slots__ = ("_audit", "_clock", "_joined", "_noted", "totals")
 
     def __init__(self, audit: Audit, clock: Clock) -> None:
         self._audit = audit
         self._clock = clock
         self._noted: dict[int, Parcel] = {}
+        self._joined: dict[tuple[int, ...], tuple[list[Sequence[str]], tuple[str, ...]]] = {}
         self.totals = Totals()
 
     def note(self, parcel: Parcel, wire: str, outcome: Outcome, subscriptions: Iterable[Subscription]) -> None:
@@ -54,6 +55,16 @@ class Recorder:
         else:
             noted.append(subscription_ids)
 
+    def _together(self, noted: list[Sequence[str]]) -> tuple[str, ...]:
+        """Those of one record: one tuple for all events that went to the same ones, which the audit looks at once."""
+        if len(noted) == 1:
+            return tuple(noted[0])
+        key = tuple(map(id, noted))
+        known = self._joined.get(key)
+        if known is None:
+            known = self._joined[key] = noted, tuple(chain.from_iterable(noted))  # held, so that the key stays theirs
+        return known[1]
+
     def discard(self) -> None:
         """Forget what was noted since the last commit: it did not come about."""
         for parcel in self._noted.values():
@@ -69,8 +80,7 @@ class Recorder:
         for parcel in self._noted.values():
             event = parcel.event
             for (wire, outcome), noted in parcel.outcomes.items():
-                # A tuple that many events share stays that one tuple: the audit then looks at it once.
-                ids = tuple(noted[0]) if len(noted) == 1 else tuple(chain.from_iterable(noted))
+                ids = self._together(noted)
                 if outcome is Outcome.DELIVERED:
                     delivered += len(ids)
                 elif outcome is Outcome.DROPPED:
@@ -82,6 +92,8 @@ class Recorder:
                 )
             parcel.outcomes.clear()
         self._noted.clear()
+        if self._joined:
+            self._joined = {}
         totals.delivered += delivered
         self._audit.record(records)
         return delivered

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import islice
 
 from clarion.errors import Conflict, LimitExceeded, StoreUnavailable
 from clarion.ids import Randomness, new_epoch
@@ -303,13 +304,13 @@ class _MemoryAudit:
     async def rows(self, tenant: str, *, subscription_id: str | None = None, limit: int) -> list[DeliveryRow]:
         wanted = [one for one in self._records if one.tenant == tenant]
         wanted.sort(key=lambda one: one.at)
-        rows = [
+        rows = (
             DeliveryRow(one.seq, one.event_id, one.topic, one.wire, one.outcome.value, one.at, each)
             for one in reversed(wanted)
             for each in one.subscription_ids
             if subscription_id is None or each == subscription_id
-        ]
-        return rows[:limit]
+        )
+        return list(islice(rows, limit))
 
     async def trim(self, keep_after: int) -> int:
         kept = [one for one in self._records if one.at >= keep_after]

@@ -66,11 +66,16 @@ class EventsFraming:
         self._dialect = dialect
         self._dress = dress
         self._id = encode(request_id)
-        self.kind = f"{WIRE}\0{name}\0{dress.__name__}"
-        self._key, self._epoch = self.kind, ""
+        self._epoch: str | None = None
+        self._key = ""
         opening, closing = dress(b"\0").split(b"\0")
         self._opening = opening
         self._after = b"}}}" + closing
+
+    @property
+    def kind(self) -> str:
+        """Streams of one type that were opened before and after it began to be replayed differ."""
+        return f"{WIRE}\0{self._type}\0{self._dress.__name__}\0{'' if self.cursors is None else 'replay'}\0"
 
     # -- what the hub asks ------------------------------------------------------------------------------------------
 
