@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks import (
     check,
+    dispatch_cost,
     emission,
     events,
     fanout,
@@ -78,6 +79,7 @@ BENCHMARKS: dict[str, Callable[[Generator], list[Row]]] = {
     "ingest": ingest.ingest,
     "posts": ingest.posts,
     "match": match,
+    "dispatch": dispatch_cost.dispatch,
     "fanout": fanout.fanout,
     "latency": push.latency,
     "scale": scale.scale,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from clarion.model import Bounds
+from clarion.model import Bounds, DeliveryRecord, Outcome
 from clarion.stores.sqlite import open_sqlite
-from clarion.stores.sqlite.audit import SqliteAudit, _Batch, _fold, _recover, _write_batch
+from clarion.stores.sqlite.audit import SqliteAudit, _Batch, _fold, _recover, _Sets, _write_batch
 from clarion.stores.sqlite.connections import Database
 from clarion.stores.sqlite.log import SqliteLog
 from clarion.stores.sqlite.schema import Migration, migrate, migrations_of
@@ -55,7 +55,7 @@ def test_a_batch_whose_commit_was_not_reported_is_counted_once() -> None:
     batch = _Batch(1)
     batch.add([delivery(1, "s1", "s2")])
     for _ in range(2):
-        _write_batch(connection, batch)
+        _write_batch(connection, batch, _Sets(lambda: 0.0))
     for _ in range(2):
         _fold(connection, batch.tally, 1)
     assert connection.execute("SELECT delivered FROM subscription_counters").fetchall() == [(1,), (1,)]
@@ -126,6 +126,42 @@ async def test_what_a_killed_process_had_not_folded_is_added_up_from_its_rows(tm
         assert counters["s1"].last_delivered_at == 3
         assert await again.audit.trim(10) == trimmed
         await again.aclose()
+
+
+async def test_subscriptions_that_many_rows_name_are_stored_once_and_go_with_the_last_of_them(tmp_path: Path) -> None:
+    backend = await open_sqlite(tmp_path)
+    ids = tuple(f"s{number}" for number in range(50))
+
+    async def recorded(*seqs: int) -> None:
+        backend.audit.record(
+            [DeliveryRecord("acme", seq, f"e{seq}", "t", "pact", Outcome.DELIVERED, seq, ids) for seq in seqs]
+        )
+        await backend.audit.flush()
+
+    async def stored() -> int:
+        connection = sqlite3.connect(tmp_path / "audit.db")
+        (count,) = connection.execute("SELECT count(*) FROM subscription_sets").fetchone()
+        (seen,) = connection.execute("SELECT count(*) FROM mcp_push_deliveries").fetchone()
+        connection.close()
+        assert seen == len(await backend.audit.rows("acme", limit=10_000))
+        return int(count)
+
+    await recorded(1, 2)
+    await recorded(3)
+    assert await stored() == 1
+    assert len(await backend.audit.rows("acme", subscription_id="s7", limit=10)) == 3
+    await backend.audit.trim(3)
+    assert [row.seq for row in await backend.audit.rows("acme", subscription_id="s7", limit=10)] == [3]
+    await recorded(4)
+    assert await stored() == 2  # what a trim may have taken is not named again
+    await backend.audit.trim(4)
+    assert await stored() == 1
+    await backend.audit.trim(9)
+    assert await stored() == 0
+    await recorded(10)
+    assert {row.subscription_id for row in await backend.audit.rows("acme", limit=100)} == set(ids)
+    assert (await backend.audit.counters("acme", ["s7"]))["s7"].delivered == 5
+    await backend.aclose()
 
 
 def test_counters_of_before_they_were_folded_count_on() -> None:

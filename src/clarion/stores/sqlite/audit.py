@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial, reduce
 
 from clarion.encoding import decode, encode
@@ -29,7 +29,7 @@ from clarion.stores.tally import Tally, add_counters
 __all__ = ["SqliteAudit"]
 
 _SQL = queries("audit")
-_PACKED = ManyRows(_SQL["insert_packed"], 10)
+_PACKED = ManyRows(_SQL["insert_packed"], 11)
 _COUNTERS = ManyRows(_SQL["add_counters"], 6)
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +48,15 @@ _FOLD_SECONDS = 30.0
 
 _FOLD_WEIGHT = 100_000
 """The weight of tallies that are folded sooner: it bounds their memory, and what the next start must add up."""
+
+_SET_IDS = 16
+"""Subscriptions from which on those of a row are kept apart, for other rows to name as well."""
+
+_KNOWN_IDS = 400_000
+"""Ids in the sets that are remembered to be there. Bounds the memory that this takes."""
+
+_SET_SECONDS = 3600.0
+"""How long a set is named by new rows. It goes when the last row goes that names it or an older one."""
 
 _RETRY_FIRST, _RETRY_MOST = 0.1, 5.0
 """Seconds between tries to write a batch, doubling."""
@@ -72,11 +81,46 @@ class _Batch:
             self.tally.add(record)
 
 
+class _Sets:
+    """The sets of subscriptions that are in the database, as far as the writer's thread remembers them."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._until = now() + _SET_SECONDS
+        self._known: dict[int, tuple[tuple[str, ...], int]] = {}
+        self._ids = 0
+        self.doubtful = False
+        """Whether what was written last is there is not known: nothing is remembered then."""
+
+    def forget(self) -> None:
+        self._known.clear()
+        self._ids = 0
+        self.doubtful = False
+        self._until = self._now() + _SET_SECONDS
+
+    def number(self, connection: sqlite3.Connection, ids: tuple[str, ...]) -> int:
+        """The set's own, once it is in the database."""
+        if self.doubtful or self._now() >= self._until:
+            self.forget()
+        known = self._known.get(id(ids))  # held below, so that no other can have this id
+        if known is not None:
+            return known[1]
+        number = connection.execute(_SQL["insert_set"], (encode(ids).decode(),)).lastrowid
+        if number is None:
+            raise RuntimeError("a row was inserted and has no id")
+        self._ids += len(ids)
+        if self._ids > _KNOWN_IDS:
+            self.forget()
+        self._known[id(ids)] = ids, number
+        return number
+
+
 class SqliteAudit:
     def __init__(self, database: Database) -> None:
         self._writer = Writer(database, IsolatedJobs(), name="clarion-audit")
         self._readers = Readers(database, threads=1, name="clarion-audit-read")
         self._loop = asyncio.get_running_loop()
+        self._sets = _Sets(self._loop.time)
         self._gathering = _Batch(1)
         self._writing: _Batch | None = None
         self._unfolded = Tally()
@@ -150,6 +194,8 @@ class SqliteAudit:
         while gone == _TRIM_ROWS:
             gone = await self._writer.submit(Job(partial(_trim, keep_after=keep_after)))
             count += gone
+        if count:
+            await self._writer.submit(Job(partial(_trim_sets, sets=self._sets)))
         return count
 
     async def aclose(self) -> None:
@@ -189,7 +235,9 @@ class SqliteAudit:
 
     def _submit(self, batch: _Batch) -> None:
         try:
-            future = self._writer.submit(Job(partial(_write_batch, batch=batch), rows=len(batch.records)))
+            future = self._writer.submit(
+                Job(partial(_write_batch, batch=batch, sets=self._sets), rows=len(batch.records))
+            )
         except StoreUnavailable as error:
             self._fail(error)
             return
@@ -203,8 +251,6 @@ class SqliteAudit:
         batch, self._writing = self._writing, None
         if batch is not None:
             self._unfolded.merge(batch.tally)
-            if self._unfolded.weight >= _FOLD_WEIGHT or self._loop.time() >= self._fold_due:
-                self._fold()
         self._retry_in = _RETRY_FIRST
         if self._unwritten() < _ROOM:
             self._roomy.set()
@@ -216,9 +262,12 @@ class SqliteAudit:
         self._flushes = waiting
         if self._gathering.records:
             self._write()
+        if self._unfolded.weight >= _FOLD_WEIGHT or self._loop.time() >= self._fold_due:
+            self._fold()
 
     def _fail(self, error: BaseException) -> None:
         """Keep the batch, and try again later; when closing, tell who waits that it was not written."""
+        self._sets.doubtful = True
         if self._closing:
             flushes, self._flushes = self._flushes, []
             for _, written in flushes:
@@ -300,18 +349,16 @@ def _recover(connection: sqlite3.Connection) -> tuple[int, int, Tally]:
     return _last_batch(connection), folded, tally
 
 
-def _write_batch(connection: sqlite3.Connection, batch: _Batch) -> None:
+def _write_batch(connection: sqlite3.Connection, batch: _Batch, sets: _Sets) -> None:
     if _last_batch(connection) >= batch.number:
         return
     rows = []
-    packed: tuple[str, ...] = ()
-    text = "[]"
     for record in batch.records:
         ids = record.subscription_ids
-        if ids is not packed:
-            packed, text = ids, encode(ids).decode()
+        number = sets.number(connection, ids) if len(ids) >= _SET_IDS else None
+        text = encode(ids).decode() if number is None else "[]"
         about = (record.tenant, record.seq, record.event_id, record.topic, record.wire, record.outcome.value)
-        rows.append((*about, record.at, text, len(ids), batch.number))
+        rows.append((*about, record.at, text, len(ids), batch.number, number))
     _PACKED.execute(connection, rows)
     connection.execute(_SQL["put_batch"], (batch.number,))
 
@@ -338,6 +385,11 @@ def _read_totals(connection: sqlite3.Connection, tenant: str) -> tuple[int, dict
 
 def _read_rows(connection: sqlite3.Connection, parameters: tuple[str, str | None, int]) -> list[DeliveryRow]:
     return [DeliveryRow(*row) for row in connection.execute(_SQL["rows"], parameters).fetchall()]
+
+
+def _trim_sets(connection: sqlite3.Connection, sets: _Sets) -> None:
+    sets.forget()  # what no row names goes, and may not be named again
+    connection.execute(_SQL["trim_sets"])
 
 
 def _trim(connection: sqlite3.Connection, keep_after: int) -> int:

@@ -12,13 +12,19 @@ UPDATE meta SET value = ?1 WHERE name = 'folded'
 
 -- name: unfolded
 SELECT tenant, seq, event_id, topic, wire, outcome, at, subscription_ids
-FROM packed_deliveries
+FROM delivery_rows
 WHERE id > coalesce(
     (SELECT id FROM packed_deliveries WHERE batch IS NULL OR batch <= ?1 ORDER BY id DESC LIMIT 1), 0
 )
 
+-- name: insert_set
+INSERT INTO subscription_sets (ids) VALUES (?1)
+
+-- name: trim_sets
+DELETE FROM subscription_sets WHERE id < coalesce((SELECT min(set_id) FROM packed_deliveries), 1 << 62)
+
 -- name: insert_packed
-INSERT INTO packed_deliveries (tenant, seq, event_id, topic, wire, outcome, at, subscription_ids, count, batch)
+INSERT INTO packed_deliveries (tenant, seq, event_id, topic, wire, outcome, at, subscription_ids, count, batch, set_id)
 SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
 
 -- name: add_counters
@@ -45,7 +51,7 @@ FROM subscription_counters WHERE tenant = ?1
 
 -- name: rows
 SELECT packed.seq, packed.event_id, packed.topic, packed.wire, packed.outcome, packed.at, each.value
-FROM packed_deliveries AS packed CROSS JOIN json_each(packed.subscription_ids) AS each
+FROM delivery_rows AS packed CROSS JOIN json_each(packed.subscription_ids) AS each
 WHERE packed.tenant = ?1 AND (?2 IS NULL OR each.value = ?2)
 ORDER BY packed.at DESC, packed.id DESC, each.key
 LIMIT ?3
