@@ -60,6 +60,9 @@ INSTRUCTIONS = (
     "topic patterns and, if you like, a filter; never poll."
 )
 
+_SESSION_HEADER = "mcp-session-id"
+_VARY = (b"vary", b"Origin")
+
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -127,13 +130,14 @@ class App:
             hub, authenticator, keys, emitter, sources, self._ingest, metrics_public=settings.metrics_public
         )
         self._entry: Callable[[Scope, Receive, Send], Any] = self._route
-        if settings.allowed_origins:
+        self._is_cross_origin = bool(settings.allowed_origins)
+        if self._is_cross_origin:
             self._entry = CORSMiddleware(
                 self._route,
                 allow_origins=settings.allowed_origins,
                 allow_methods=["GET", "POST", "PUT", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["mcp-session-id"],
+                expose_headers=[_SESSION_HEADER],
             )
 
     def close(self) -> None:
@@ -150,6 +154,8 @@ class App:
             await refusal(scope, receive, send)
         elif scope["path"] == PUSH_PATH and scope["method"] != "OPTIONS":
             await self._serve_push(scope, receive, send)  # not through a middleware, which would wrap `send`
+        elif scope["path"] == MCP_PATH and scope["method"] == "POST":  # nor this: it may ask for a stream
+            await self._serve_mcp(scope, receive, send, self._cors_headers_of_mcp(scope))
         else:
             await self._entry(scope, receive, send)
 
@@ -160,19 +166,29 @@ class App:
         elif path == EVENTS_PATH and scope["method"] == "POST":
             await self._ingest(scope, receive, send)  # every event of others comes this way: past Starlette's routing
         elif path == MCP_PATH:
-            await self._serve_mcp(scope, receive, send)
+            await self._serve_mcp(scope, receive, send, [])
         else:
             await self._api(scope, receive, send)
 
-    async def _serve_mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _cors_headers_of_mcp(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What the middleware would add to the answer to a POST."""
+        if not self._is_cross_origin:
+            return []
+        cors = _cors_headers(scope["headers"])
+        return [(b"access-control-expose-headers", _SESSION_HEADER.encode()), *cors] if cors else [_VARY]
+
+    async def _serve_mcp(self, scope: Scope, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        """`headers` are added to the answer to a POST."""
         try:
             await self._authenticator.authenticate(bearer(scope["headers"]))
         except StoreUnavailable as error:
-            await error_response(error)(scope, receive, send)  # the SDK's own check would answer 500
+            refused = error_response(error)  # the SDK's own check would answer 500
+            refused.raw_headers.extend(headers)
+            await refused(scope, receive, send)
             return
         except Unauthenticated:
             pass  # the SDK's to refuse
-        await self._mcp_app(scope, receive, send)
+        await self._mcp_app(scope, receive, send, headers)
 
     async def _serve_push(self, scope: Scope, receive: Receive, send: Send) -> None:
         cors = _cors_headers(scope["headers"])
@@ -193,7 +209,7 @@ class App:
 def _cors_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """What lets a browser read the answer; the guard has let in no origin but configured ones."""
     origin = next((value for name, value in headers if name == b"origin"), None)
-    return [] if origin is None else [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
+    return [] if origin is None else [(b"access-control-allow-origin", origin), _VARY]
 
 
 class _Verifier:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from interaction.events_raw import ACCEPT, EXTENSION, MODERN, PATIENCE
+import httpx2
+from fastmcp import FastMCP
 
-__all__ = ["Answer", "Asked", "asked_of", "body_of", "exchange"]
+from clarion.events import Events, EventsLayer
+from interaction.events_raw import ACCEPT, EXTENSION, MODERN, PATIENCE, HttpPeer
+from interaction.events_targets import listening
+from interaction.serving import _TLS
+
+__all__ = [
+    "NAME", "RIGHT", "Answer", "Asked", "Call", "application", "asked_of", "body_of", "exchange", "fronted",
+    "of_tickets",
+]  # fmt: skip
 
 Headers = list[tuple[str, str]]
 
@@ -228,3 +238,74 @@ def asked_of(name: str, arguments: Mapping[str, Any], bad_arguments: Mapping[str
         Asked("another path", right, headers_of(), path="/mcp/other"),
         Asked("a slash too many", right, headers_of(), path="/mcp/"),
     ]
+
+
+# -- a server of tickets ----------------------------------------------------------------------------------------------
+
+NAME = "ticket.updated"
+RIGHT = asked_of(NAME, {}, {})[0]
+
+
+def of_tickets(**options: Any) -> Events:
+    events = Events()
+    events.event(NAME, "A ticket changed.", **options)
+    return events
+
+
+def application(server: Any, **options: Any) -> Any:
+    return server.http_app(**options) if isinstance(server, FastMCP) else server.streamable_http_app(**options)
+
+
+@asynccontextmanager
+async def fronted(
+    app: Any, *, bearer: str | None = None, outside: Any = None, send_buffer: int | None = None
+) -> AsyncIterator[tuple[EventsLayer, HttpPeer]]:
+    """`app` behind a layer, its lifespan run, and a client."""
+    layer = EventsLayer(outside or app)
+    async with (
+        listening(layer, send_buffer=send_buffer) as url,
+        httpx2.AsyncClient(base_url=url, timeout=None, verify=_TLS) as http,
+        app.router.lifespan_context(app),
+    ):
+        peer = HttpPeer(http, MODERN, True, path="/mcp", repeats=False)
+        peer.headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
+        yield layer, peer
+
+
+class Call:
+    """The right request to an ASGI application by a server of which nothing is known: its `receive` tells nothing but
+    what it is told to, and raises what it is told to raise. `tells`: when the response has ended, too."""
+
+    def __init__(self, layer: EventsLayer, *then: Any, tells: bool = False) -> None:
+        self.sent: asyncio.Queue[Any] = asyncio.Queue()
+        self.incoming: asyncio.Queue[Any] = asyncio.Queue()
+        self.incoming.put_nowait({"type": "http.request", "body": RIGHT.body, "more_body": False})
+        headers = [(name.encode(), value.encode()) for name, value in [*RIGHT.headers, ("host", "127.0.0.1:80")]]
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": "/mcp",
+            "raw_path": b"/mcp", "query_string": b"", "root_path": "", "scheme": "http", "headers": headers,
+            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+        }  # fmt: skip
+        for each in then:
+            self.incoming.put_nowait(each)
+        self.broken = False
+        self._tells = tells
+        self.task = asyncio.create_task(layer(scope, self._receive, self._send))
+
+    async def _receive(self) -> Any:
+        message = await self.incoming.get()
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    async def _send(self, message: Any) -> None:
+        if self.broken:
+            raise BrokenPipeError
+        await self.sent.put(message)
+        if self._tells and message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.incoming.put_nowait({"type": "http.disconnect"})
+
+    async def until_active(self) -> None:
+        assert (await self.sent.get())["status"] == 200
+        while b"events/active" not in (await self.sent.get())["body"]:
+            pass

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from fastmcp import FastMCP
 from fastmcp.server.dependencies import get_context
@@ -29,41 +28,12 @@ from clarion.events import Events, EventsLayer
 from clarion.hub.hub import HubLimits
 from clarion.testing.hubs import until
 from clarion.wires.mcp_events import direct
-from interaction.events_exchanges import asked_of, exchange
+from interaction.events_exchanges import NAME, RIGHT, Call, application, exchange, fronted, of_tickets
 from interaction.events_more import ALICE, BOB, EVE, Recorded, _another, secured, serve_peer, tenant_of
-from interaction.events_raw import MODERN, SUBSCRIPTION_ID, HttpPeer
+from interaction.events_raw import SUBSCRIPTION_ID, HttpPeer
 from interaction.events_requirements import requirement
 from interaction.events_targets import listening
-from interaction.serving import _TLS, SMALL_BUFFER, operator, serving
-
-NAME = "ticket.updated"
-RIGHT = asked_of(NAME, {}, {})[0]
-
-
-def of_tickets(**options: Any) -> Events:
-    events = Events()
-    events.event(NAME, "A ticket changed.", **options)
-    return events
-
-
-def application(server: Any, **options: Any) -> Any:
-    return server.http_app(**options) if isinstance(server, FastMCP) else server.streamable_http_app(**options)
-
-
-@asynccontextmanager
-async def fronted(
-    app: Any, *, bearer: str | None = None, outside: Any = None, send_buffer: int | None = None
-) -> AsyncIterator[tuple[EventsLayer, HttpPeer]]:
-    """`app` behind a layer, its lifespan run, and a client."""
-    layer = EventsLayer(outside or app)
-    async with (
-        listening(layer, send_buffer=send_buffer) as url,
-        httpx2.AsyncClient(base_url=url, timeout=None, verify=_TLS) as http,
-        app.router.lifespan_context(app),
-    ):
-        peer = HttpPeer(http, MODERN, True, path="/mcp", repeats=False)
-        peer.headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
-        yield layer, peer
+from interaction.serving import SMALL_BUFFER, operator, serving
 
 
 async def follows(peer: HttpPeer, events: Events, number: int = 1) -> None:
@@ -477,34 +447,6 @@ async def test_a_reader_that_stalls_gets_everything_and_does_not_hold_up_a_stop(
 
 
 # -- any ASGI server -------------------------------------------------------------------------------------------------
-
-
-class Call:
-    """One request to an ASGI application by a server of which nothing is known: its `receive` tells nothing but what it
-    is told to."""
-
-    def __init__(self, layer: EventsLayer) -> None:
-        self.sent: asyncio.Queue[Any] = asyncio.Queue()
-        self.incoming: asyncio.Queue[Any] = asyncio.Queue()
-        self.incoming.put_nowait({"type": "http.request", "body": RIGHT.body, "more_body": False})
-        headers = [(name.encode(), value.encode()) for name, value in [*RIGHT.headers, ("host", "127.0.0.1:80")]]
-        scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": "/mcp",
-            "raw_path": b"/mcp", "query_string": b"", "root_path": "", "scheme": "http", "headers": headers,
-            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
-        }  # fmt: skip
-        self.broken = False
-        self.task = asyncio.create_task(layer(scope, self.incoming.get, self._send))
-
-    async def _send(self, message: Any) -> None:
-        if self.broken:
-            raise BrokenPipeError
-        await self.sent.put(message)
-
-    async def until_active(self) -> None:
-        assert (await self.sent.get())["status"] == 200
-        while b"events/active" not in (await self.sent.get())["body"]:
-            pass
 
 
 @asynccontextmanager

@@ -108,7 +108,11 @@ async def two_of_clarion(data: Path) -> AsyncIterator[Two]:
     async with serving(data) as running:
         plain = copy.copy(running.app)
         layer = running.app._mcp_app
-        plain._mcp_app, plain._entry = layer.app, plain._route
+
+        async def without(scope: Any, receive: Any, send: Any, _headers: Any) -> None:
+            await layer.app(scope, receive, send)
+
+        plain._mcp_app, plain._entry = without, plain._route  # type: ignore[assignment]
         async with listening(plain) as url:
             yield Two(running.url, url, layer, f"Bearer {operator()}")
 

@@ -1,7 +1,12 @@
 """Ids and cursors."""
 
+import gc
+import os
 import random
+import subprocess
+import sys
 import uuid
+import weakref
 
 import pytest
 from hypothesis import given
@@ -71,3 +76,32 @@ def test_subscription_ids_and_epochs_have_their_form() -> None:
     chance = random.Random(2).randbytes
     assert uuid.UUID(new_subscription_id(chance)).version == 4
     assert parse_cursor(f"{new_epoch(chance)}-1", "0") is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="there is no fork here")
+def test_a_forked_process_makes_other_ids_than_its_parent() -> None:
+    """In a process of its own: this one may have threads, which do not go well with a fork."""
+    program = """
+import os
+from clarion.ids import EventIds
+ids = EventIds()
+ids(5)
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.write(writer, ids(5).encode())
+    os._exit(0)
+mine = ids(5)
+os.wait()
+print(mine, os.read(reader, 99).decode())
+"""
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert [len(one) for one in made] == [26, 26]
+    assert made[0] != made[1]
+
+
+def test_a_maker_of_ids_is_not_kept_alive() -> None:
+    ids = EventIds()
+    gone = weakref.ref(ids)
+    del ids
+    gc.collect()
+    assert gone() is None

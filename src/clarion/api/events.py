@@ -29,6 +29,7 @@ from clarion.auth.keys import Authenticator, require
 from clarion.encoding import decode, encode
 from clarion.errors import (
     ClarionError,
+    Forbidden,
     InvalidInput,
     MalformedJSON,
     Overloaded,
@@ -37,7 +38,7 @@ from clarion.errors import (
     codes,
     describe,
 )
-from clarion.model import Principal, Role
+from clarion.model import ApiKey, Principal, Role
 from clarion.sources.emit import Emission, Emitter, Receipt
 
 __all__ = ["MAX_BATCH", "EventsEndpoint", "emission_of"]
@@ -121,7 +122,7 @@ class EventsEndpoint:
         try:
             key = await self._authenticator.authenticate(bearer(scope["headers"]))
             require(key, Role.PUBLISHER)
-            status, answer = await self._serve(scope["headers"], receive, key.principal)
+            status, answer = await self._serve(scope["headers"], receive, key)
         except ClarionError as error:
             await error_response(error)(scope, receive, send)
         except ClientDisconnect:
@@ -133,7 +134,7 @@ class EventsEndpoint:
             await respond(send, status, encode(answer, field="response", finite=True))
 
     async def _serve(
-        self, headers: Iterable[tuple[bytes, bytes]], receive: Receive, principal: Principal
+        self, headers: Iterable[tuple[bytes, bytes]], receive: Receive, key: ApiKey
     ) -> tuple[int, dict[str, Any]]:
         """The status and the body of the answer."""
         share = 0
@@ -150,20 +151,19 @@ class EventsEndpoint:
             kind = header(headers, b"content-type").partition(";")[0].strip().lower()
             if kind in NDJSON:
                 lines = _lines(body)
-                return await self._several(principal, len(lines), _line_groups(body, lines))
+                return await self._several(key, len(lines), _line_groups(body, lines))
             parsed = _parsed(body)
             if isinstance(parsed, list):
                 _check_count(len(parsed))
-                return await self._several(principal, len(parsed), _groups(parsed))
-            receipt = await self._emitter.emit(principal, emission_of(parsed))
+                return await self._several(key, len(parsed), _groups(parsed))
+            self._emitter.check_credential(key.key_id)  # the body may have come long after it
+            receipt = await self._emitter.emit(key.principal, emission_of(parsed))
             return 200 if receipt.duplicate else 201, _result(receipt)
         finally:
             self._in_flight -= share
 
-    async def _several(
-        self, principal: Principal, count: int, groups: Iterator[list[Any]]
-    ) -> tuple[int, dict[str, Any]]:
-        """Emit `count` items, which come in `groups` for one transaction each."""
+    async def _several(self, key: ApiKey, count: int, groups: Iterator[list[Any]]) -> tuple[int, dict[str, Any]]:
+        """Emit `count` items, which come in `groups` for one transaction each, as long as the key holds."""
         results: list[dict[str, Any]] = []
         while True:
             async with self._turn:
@@ -172,8 +172,9 @@ class EventsEndpoint:
             if group is None:
                 break
             try:
-                outcomes = await self._group(principal, group)
-            except StoreUnavailable as error:
+                self._emitter.check_credential(key.key_id)
+                outcomes = await self._group(key.principal, group)
+            except (StoreUnavailable, Forbidden) as error:
                 if not results:
                     raise
                 results += [_result(error)] * (count - len(results))  # what was stored before keeps its receipts

@@ -230,15 +230,18 @@ async def _given(message: Message) -> Message:
 
 @coroutine
 def _rest(begun: Generator[Any, Any, Message], waited_for: Any) -> Generator[Any, Any, Message]:
-    """Carry on what was begun until it waited for something."""
+    """Carry on what was begun until it waited for something. An event loop sends nothing into what waits for it, and
+    what some servers answer is an iterator that could not take it."""
     try:
         while True:
             try:
-                answer = yield waited_for
+                yield waited_for
             except BaseException as error:
+                if not hasattr(begun, "throw"):
+                    raise
                 waited_for = begun.throw(error)
             else:
-                waited_for = begun.send(answer)
+                waited_for = next(begun)
     except StopIteration as done:
         message: Message = done.value
         return message

@@ -92,6 +92,11 @@ class Dispatcher:
     def changed(self, attachment: Attachment) -> None:
         self._tenant(attachment.connection.tenant).index.touch(attachment)
 
+    @property
+    def offset(self) -> int:
+        """Everything up to here in the store was dispatched."""
+        return self._offset
+
     def position(self, tenant: str) -> int | None:
         known = self._tenants.get(tenant)
         return known.position if known else None

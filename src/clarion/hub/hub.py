@@ -20,7 +20,7 @@ from clarion.gate import Gate
 from clarion.hub.attachment import Answers
 from clarion.hub.connection import Connection
 from clarion.hub.dispatcher import Dispatcher
-from clarion.hub.protocols import Framing, Lens, Sink, Viewer
+from clarion.hub.protocols import Failing, Framing, Lens, Sink, Viewer
 from clarion.hub.reading import Reader
 from clarion.hub.recorder import Recorder, Totals
 from clarion.hub.ring import DEFAULT_RING_BUDGET, RING_CAPACITY, RingBudget
@@ -43,8 +43,8 @@ __all__ = ["HEARTBEAT_SECONDS", "Hub", "HubLimits", "Stream"]
 HEARTBEAT_SECONDS = 15.0
 """Between two heartbeats of a stream (SEEDS section 0)."""
 
-BACKGROUND = ("heartbeats", "retention")
-"""Names of the work that goes on beside dispatch, as `Hub.faults` and the metrics call it."""
+BACKGROUND = ("heartbeats", "retention", "dispatch")
+"""Names of the work that goes on by itself, as `Hub.faults` and the metrics call it."""
 
 RETENTION_SECONDS = 60.0
 """Between two looks at what retention lets go."""
@@ -143,7 +143,10 @@ class Hub:
         self._closing = False
         self._revoked: OrderedDict[str, None] = OrderedDict()
         self.faults: dict[str, str] = {}
-        """Background work that failed unexpectedly when it last ran, and with which error; empty when all is well."""
+        """Background work that failed unexpectedly when it last ran, and with which error; empty when all is well.
+        Dispatch stays among them once its task has ended: streams may have been ended for it."""
+        self._stopped: str | None = None
+        """Why there is no dispatcher right now."""
         self.topics = TopicService(backend.topics, catalog or Catalog(), limit=self.limits.declared_topics)
         self.subscriptions = SubscriptionService(
             backend.subscriptions, self.topics, self, self.clock, randomness, limits=self.limits.of_subscriptions()
@@ -161,7 +164,7 @@ class Hub:
         raised: BaseException | None = None
         async with asyncio.TaskGroup() as tasks:
             running = [
-                tasks.create_task(self._dispatcher.run(offset), name="clarion-dispatcher"),
+                tasks.create_task(self._dispatch(offset), name="clarion-dispatch"),
                 tasks.create_task(self._supervise(BACKGROUND[0], self._beat), name="clarion-heartbeats"),
                 tasks.create_task(self._supervise(BACKGROUND[1], self._retain), name="clarion-retention"),
             ]
@@ -197,6 +200,35 @@ class Hub:
                 self.faults[name] = type(error).__name__
                 logger.error("background_work_failed", work=name, error=type(error).__name__, at=origin(error))
                 await self.clock.sleep(RETRY_SECONDS)
+
+    async def _dispatch(self, offset: int) -> None:
+        """Keep a dispatcher, in a task of its own, so that a cancellation that strays into it ends nothing but that."""
+        name = BACKGROUND[2]
+        while True:
+            task = asyncio.create_task(self._dispatcher.run(offset), name="clarion-dispatcher")
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                task.cancel()
+                await asyncio.wait([task])
+                raise
+            try:
+                task.result()
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                kind = self.faults[name] = type(error).__name__
+                self._stopped = f"dispatching has stopped with {kind} and begins again; see the log"
+                logger.error("background_work_failed", work=name, error=kind, at=origin(error))
+            if not task.cancelling():
+                # A task that was cancelled ends between two batches. This one may have ended within one, which some
+                # streams would miss in silence: they come back for it.
+                self._recorder.commit()
+                for connection in list(self.connections()):
+                    connection.close(CloseReason.FAILED)
+            await self.clock.sleep(RETRY_SECONDS)
+            offset = max(offset, self._dispatcher.offset)
+            self._stopped = None
 
     async def _beat(self) -> None:
         beats, clock = self._heartbeats, self.clock
@@ -271,6 +303,8 @@ class Hub:
             connection = Connection(viewer, framing, sink, shared=self._shared, switchboard=self._dispatcher, lens=lens)
             siblings = self._tenants.setdefault(principal.tenant, {})
             siblings[connection] = None
+            if isinstance(sink, Failing):
+                sink.on_failure = connection.heartbeat  # which finds out
             try:
                 self.check_credential(viewer.credential)  # from here on `end` finds it
                 bounds = await self._backend.log.bounds(principal.tenant)
@@ -284,6 +318,8 @@ class Hub:
                 yield Stream(connection, bounds)
             finally:
                 connection.close(CloseReason.CLIENT_GONE)
+                if isinstance(sink, Failing):
+                    sink.on_failure = None
                 self._heartbeats.pop(connection, None)
                 if own is None:
                     self._unload(connection)
@@ -424,7 +460,7 @@ class Hub:
     @property
     def failing(self) -> str | None:
         """Why events are not dispatched right now; None when they are."""
-        return self._dispatcher.failing
+        return self._stopped or self._dispatcher.failing
 
 
 def _client_of(connection: Connection) -> tuple[str, str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, runtime_checkable
@@ -13,6 +13,7 @@ from clarion.model import Event, Position, Principal, Subscription, Truncation
 
 __all__ = [
     "Direct",
+    "Failing",
     "Flow",
     "Framing",
     "Lens",
@@ -167,6 +168,13 @@ class Line(Protocol):
     def around(self, size: int) -> tuple[bytes, bytes]:
         """What goes before and after a write of `size` bytes."""
         ...
+
+
+@runtime_checkable
+class Failing(Protocol):
+    """A sink whose transport may fail after `write` has returned."""
+
+    on_failure: Callable[[], None] | None
 
 
 @runtime_checkable

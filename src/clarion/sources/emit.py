@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from itertools import islice
 from typing import Any
 
 from clarion.clock import Clock, SystemClock
@@ -103,6 +104,10 @@ class Emitter:
         self._new_id = EventIds(randomness)
         self._max_payload = min(max_payload_bytes, MAX_PAYLOAD_BYTES)
 
+    def check_credential(self, credential: str) -> None:
+        """Raises Forbidden when it was revoked since its request came in: see `Hub.check_credential`."""
+        self._hub.check_credential(credential)
+
     async def emit(self, principal: Principal, emission: Emission) -> Receipt:
         """Append one event to the principal's tenant.
 
@@ -123,28 +128,69 @@ class Emitter:
 
         Raises StoreUnavailable, and then none was stored.
         """
-        outcomes: list[Receipt | ClarionError | None] = []
-        drafts: list[Draft] = []
-        topics, tenant = self._hub.topics, principal.tenant
-        rules = topics.known_rules(tenant) or await topics.rules(tenant)
-        now = self._clock.now()
-        stretch = 0
-        for emission in emissions:
+        drafted = await self._drafts(principal, emissions)
+        drafts = [draft for draft in drafted if isinstance(draft, Draft)]
+        appended = iter(await self._hub.append(drafts) if drafts else ())
+        return [_receipt(one, next(appended)) if isinstance(one, Draft) else one for one in drafted]
+
+    async def _drafts(self, principal: Principal, emissions: Sequence[Emission]) -> list[Draft | ClarionError]:
+        """The draft of each emission, by the rules that hold when this returns, or why there is none."""
+        topics, tenant, count = self._hub.topics, principal.tenant, len(emissions)
+        drafted: list[Draft | ClarionError] = []
+        checked: dict[range, TopicRules] = {}
+        """By which rules the drafts are made that stand there."""
+        while True:
+            rules = topics.known_rules(tenant) or await topics.rules(tenant)
+            stale = [span for span, by in checked.items() if by is not rules]  # a topic was declared meanwhile
+            if stale:
+                span = stale.pop()
+                self._draft_again(principal, emissions, drafted, span, rules)
+            else:
+                span = self._draft_more(principal, emissions, drafted, rules)
+            if any(isinstance(drafted[place], Draft) for place in span):
+                checked[span] = rules
+            else:
+                checked.pop(span, None)
+            if not stale and len(drafted) == count:
+                return drafted
+            await asyncio.sleep(0)
+
+    def _draft_more(
+        self,
+        principal: Principal,
+        emissions: Sequence[Emission],
+        drafted: list[Draft | ClarionError],
+        rules: TopicRules,
+    ) -> range:
+        """Draft what comes next, as much as one turn may take; answers where it stands."""
+        begin, stretch, now = len(drafted), 0, self._clock.now()
+        for emission in islice(emissions, begin, None):
             try:
                 draft = self._draft(principal, emission, rules, now)
-                drafts.append(draft)
-                outcomes.append(None)
+                drafted.append(draft)
                 stretch += EVENT_BYTES + len(draft.payload_json)
             except ClarionError as error:
-                outcomes.append(error)
+                drafted.append(error)
                 stretch += STRETCH_BYTES // 8  # its size is not known: it may have been refused for that
             if stretch > STRETCH_BYTES:
-                stretch = 0
-                await asyncio.sleep(0)
-                rules = topics.known_rules(tenant) or await topics.rules(tenant)  # a topic may have been declared
-                now = self._clock.now()
-        appended = iter(zip(drafts, await self._hub.append(drafts) if drafts else [], strict=True))
-        return [outcome or _receipt(*next(appended)) for outcome in outcomes]
+                break
+        return range(begin, len(drafted))
+
+    def _draft_again(
+        self,
+        principal: Principal,
+        emissions: Sequence[Emission],
+        drafted: list[Draft | ClarionError],
+        span: range,
+        rules: TopicRules,
+    ) -> None:
+        now = self._clock.now()
+        for place in span:
+            if isinstance(drafted[place], Draft):
+                try:
+                    drafted[place] = self._draft(principal, emissions[place], rules, now)
+                except ClarionError as error:
+                    drafted[place] = error
 
     def _draft(self, principal: Principal, emission: Emission, rules: TopicRules, now: int) -> Draft:
         """The draft of an emission, once everything about it is known to hold. Nothing is waited for in here."""

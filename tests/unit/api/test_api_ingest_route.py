@@ -165,3 +165,54 @@ async def test_everything_else_has_its_turn_between_two_groups_however_many_requ
     assert [one.json()["accepted"] for one in answers] == [25] * 4
     assert len(groups) == 20
     assert len(set(groups)) == 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", json.dumps(EVENT)),
+        ("application/json", json.dumps([EVENT])),
+        ("application/x-ndjson", json.dumps(EVENT)),
+    ],
+    ids=["one", "an array", "lines"],
+)
+async def test_a_key_that_is_revoked_while_the_body_comes_stores_nothing(tmp_path: Path, kind: str, body: str) -> None:
+    async with serving(tmp_path) as running:
+        key = await running.key("publisher")
+        whole = request(body.encode(), f"Content-Type: {kind}").replace(operator().encode(), key.encode())
+        reader, writer = await connected(running.url)
+        writer.write(whole[:-5])
+        await writer.drain()
+        await running.summary()  # the server has had its turn
+        async with running.http(operator()) as client:
+            assert (await client.delete(f"/v1/keys/{key.split('_')[1]}")).status_code == 200
+        writer.write(whole[-5:])
+        first, _, refused = await answer(reader)
+        await closed(writer)
+        assert (first, refused["error"]["code"]) == ("HTTP/1.1 403 Forbidden", "forbidden")
+        assert "key" not in refused["error"]["message"]
+        assert await running.emit("custom.a", {}) == 1
+
+
+async def test_a_key_that_is_revoked_between_two_groups_keeps_the_receipts_of_what_was_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "GROUP", 2)
+    async with serving(tmp_path) as running:
+        key = await running.key("publisher")
+        hub = running.app.hub
+        append = hub.append
+
+        async def revoked_meanwhile(drafts: Any) -> Any:
+            appended = await append(drafts)
+            async with running.http(operator()) as client:
+                await client.delete(f"/v1/keys/{key.split('_')[1]}")
+            return appended
+
+        monkeypatch.setattr(hub, "append", revoked_meanwhile)
+        async with running.http(key) as client:
+            answered = (await client.post("/v1/events", json=[EVENT] * 5)).json()
+        monkeypatch.setattr(hub, "append", append)
+        assert [result["status"] for result in answered["results"]] == [201, 201, 403, 403, 403]
+        assert (answered["accepted"], answered["failed"]) == (2, 3)
+        assert await running.emit("custom.a", {}) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from clarion.testing.clock import FakeClock
-from interaction.serving import calling, operator
+from interaction.serving import calling, operator, serving
 
 DECLARATION: dict[str, Any] = {
     "category": "custom",
@@ -214,3 +215,16 @@ async def test_operations_need_no_key_and_tell_no_secrets(tmp_path: Path, store:
     assert "clarion_dispatch_failing 0.0" in lines
     assert 'clarion_streams{phase="live"} 0.0' in lines
     assert "acme" not in metrics.text
+
+
+async def test_a_dispatcher_that_has_ended_is_told_by_readyz_and_the_metrics(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running, running.http() as client:
+        (dispatcher,) = (task for task in asyncio.all_tasks() if task.get_name() == "clarion-dispatcher")
+        dispatcher.cancel()
+        await asyncio.wait([dispatcher])
+        ready = await client.get("/readyz")
+        lines = (await client.get("/metrics")).text.splitlines()
+    assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+    assert "CancelledError" in ready.json()["reason"]
+    assert 'clarion_background_failed{work="dispatch"} 1.0' in lines
+    assert "clarion_dispatch_failing 1.0" in lines

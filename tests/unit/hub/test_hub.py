@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clarion.errors import CloseReason, LimitExceeded, NotFound, StoreUnavailable
-from clarion.hub.hub import Hub, HubLimits
+from clarion.hub.hub import RETRY_SECONDS, Hub, HubLimits
 from clarion.hub.protocols import Viewer
 from clarion.hub.services import ConsentRequest
 from clarion.hub.shared import Phase
@@ -242,3 +242,87 @@ async def test_time_starts_where_the_clock_says() -> None:
         page = await rig.backend.log.read("acme", 0, limit=1)
         assert page.events[0].recorded_at == 5 * MICROSECONDS
         assert receipt.position.seq == 1
+
+
+# -- a dispatcher whose task ends -------------------------------------------------------------------------------------
+
+
+class Ending:
+    """A log whose tail raises what no store should."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.error: BaseException | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def tail(self, after_offset: int, **bounds: Any) -> Any:
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return await self._inner.tail(after_offset, **bounds)
+
+
+class Unheard(BaseException):
+    """Nothing that anybody catches."""
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, Unheard])
+async def test_a_dispatcher_that_ends_begins_again_and_its_streams_come_back(kind: type[BaseException]) -> None:
+    memory = open_memory()
+    log = Ending(memory.log)
+    async with opened_hub(replace(memory, log=log)) as rig:
+        await rig.subscribe()
+        async with rig.stream() as stream:
+            await rig.emit_some(2)
+            await rig.dispatched()
+            log.error = kind("secret")
+            await rig.emit_some(2)
+            await settle()
+            assert rig.hub.faults == {"dispatch": kind.__name__}
+            assert rig.hub.failing is not None
+            assert kind.__name__ in rig.hub.failing
+            assert "secret" not in rig.hub.failing
+            assert stream.connection.close_reason is CloseReason.FAILED  # it may have missed some
+            await rig.clock.advance(RETRY_SECONDS)
+            assert (rig.hub.failing, rig.hub.totals.events) == (None, 4)
+            assert rig.hub.faults == {"dispatch": kind.__name__}
+        async with rig.stream(await rig.after(2)) as again:
+            await rig.emit_some(1)
+            await rig.dispatched()
+            assert (stream.seqs, again.seqs) == ([1, 2], [3, 4, 5])
+
+
+async def test_a_dispatcher_that_is_cancelled_begins_again_where_it_was_and_streams_stay() -> None:
+    async with opened_hub() as rig:
+        await rig.subscribe()
+        async with rig.stream() as stream:
+            await rig.emit_some(2)
+            await rig.dispatched()
+            (dispatcher,) = (task for task in asyncio.all_tasks() if task.get_name() == "clarion-dispatcher")
+            dispatcher.cancel()
+            await settle()
+            assert rig.hub.faults == {"dispatch": "CancelledError"}
+            await rig.emit_some(2)
+            await settle()
+            assert stream.seqs == [1, 2]
+            await rig.clock.advance(RETRY_SECONDS)
+            assert stream.seqs == [1, 2, 3, 4]
+            assert rig.hub.failing is None
+
+
+async def test_a_dispatcher_that_ends_before_it_began_leaves_the_past_alone() -> None:
+    memory = open_memory()
+    async with opened_hub(memory) as rig:
+        await rig.emit_some(3)
+    async with opened_hub(memory) as rig:
+        await asyncio.sleep(0)
+        (dispatcher,) = (task for task in asyncio.all_tasks() if task.get_name() == "clarion-dispatcher")
+        dispatcher.cancel()  # before its first step
+        await rig.subscribe()
+        async with rig.stream() as stream:
+            await rig.clock.advance(RETRY_SECONDS)
+            await rig.emit_some(1)
+            await settle()
+            assert (stream.seqs, rig.hub.totals.events) == ([4], 1)

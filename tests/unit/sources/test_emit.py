@@ -382,3 +382,34 @@ async def test_an_emit_of_large_events_gives_others_a_turn() -> None:
         task.cancel()
     assert all(isinstance(outcome, Receipt) for outcome in outcomes)
     assert turns - before >= 10
+
+
+async def declared(rig: HubRig, **schema: Any) -> None:
+    await rig.hub.topics.declare("acme", "custom.a", category=None, description="d", schema=schema, filter_examples=[])
+
+
+async def test_what_was_checked_before_a_declaration_is_checked_again_before_it_is_stored() -> None:
+    async with opened_hub() as rig:
+        emissions = [Emission("custom.a", {**payload_of(200_000), "n": n}) for n in range(6)]
+        emissions[3] = Emission("custom.a", {**payload_of(200_000), "q": 1})
+        emissions[5] = Emission("custom.a", {"q": 1})
+        emitting = asyncio.create_task(rig.emitter.emit_many(PUBLISHER, emissions))
+        await asyncio.sleep(0)  # the first stretch is checked
+        assert not emitting.done()
+        await declared(rig, type="object", required=["q"])
+        outcomes = [_outcome(one) for one in await emitting]
+        assert outcomes == [InvalidEvent, InvalidEvent, InvalidEvent, 1, InvalidEvent, 2]
+        assert (await rig.hub.bounds("acme")).head == 2
+
+
+async def test_declarations_that_come_while_it_is_checked_again_are_kept_too() -> None:
+    async with opened_hub() as rig:
+        emissions = [Emission("custom.a", {**payload_of(200_000), "q": 1, "z": n}) for n in range(24)]
+        emitting = asyncio.create_task(rig.emitter.emit_many(PUBLISHER, emissions))
+        for title in ("one", "two", "three"):
+            await asyncio.sleep(0)
+            await declared(rig, type="object", required=["q"], title=title)
+        assert not emitting.done()
+        await declared(rig, type="object", required=["w"])
+        assert [_outcome(one) for one in await emitting] == [InvalidEvent] * 24
+        assert await nothing_stored(rig)

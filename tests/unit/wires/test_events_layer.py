@@ -30,6 +30,15 @@ class OwnRoute(Route):
     pass
 
 
+class OwnRouter(Router):
+    pass
+
+
+class BrokenRoute(Route):
+    def matches(self, scope: Any) -> Any:
+        raise LookupError("no route today")
+
+
 async def passing(scope: Any, receive: Any, send: Any) -> None:
     """An application of which nothing is known."""
 
@@ -42,10 +51,8 @@ def application(**options: Any) -> Starlette:
     return Starlette(routes=[Route("/mcp", endpoint())], **options)
 
 
-def found(app: Any) -> int:
-    doors = EventsLayer(app)._open()
-    assert all(isinstance(door, Door) for door in doors)
-    return len(doors)
+def door(app: Any, path: str = "/mcp", verb: str = "POST") -> Door | None:
+    return EventsLayer(app)._door({"type": "http", "method": verb, "path": path, "headers": []})
 
 
 def nested(depth: int) -> Any:
@@ -55,52 +62,133 @@ def nested(depth: int) -> Any:
     return app
 
 
+class Wrapper:
+    """What an instrumentation puts around something."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+def built(*, wrapped: bool = False) -> Starlette:
+    app = application(middleware=[Middleware(AuthenticationMiddleware, backend=None)])
+    app.middleware_stack = app.build_middleware_stack()
+    if wrapped:
+        app.middleware_stack = Wrapper(app.middleware_stack)
+    return app
+
+
+def instrumented() -> Starlette:
+    app = application()
+    build = app.build_middleware_stack
+    app.build_middleware_stack = lambda: Wrapper(build())  # type: ignore[method-assign]
+    return app
+
+
+def with_wrapped(method: str) -> StreamableHTTPASGIApp:
+    app = endpoint()
+    setattr(app.session_manager, method, Wrapper(getattr(app.session_manager, method)))
+    return app
+
+
+def with_wrapped_handler() -> StreamableHTTPASGIApp:
+    app = endpoint()
+    limit = app.session_manager.asgi_app
+    limit.app = Wrapper(limit.app)
+    return app
+
+
+def with_wrapped_route() -> Starlette:
+    app = application()
+    app.routes[0].handle = Wrapper(app.routes[0].handle)  # type: ignore[method-assign]
+    return app
+
+
+IN_TWO = Starlette(routes=[Mount("/a", app=application()), Mount("/b", app=application()), Route("/c", passing)])
+BEHIND = Starlette(routes=[Route("/mcp", Wrapper(passing)), Route("/mcp", endpoint())])
+SHARED = application()
+BY_TWO_WAYS = Starlette(routes=[Mount("/plain", app=SHARED), Mount("/wrapped", app=Wrapper(SHARED))])
+
+
 @pytest.mark.parametrize(
-    ("app", "number"),
+    ("app", "path"),
     [
-        (endpoint(), 1),
-        (Server("any").streamable_http_app(), 1),
-        (application(), 1),
-        (application(middleware=[Middleware(AuthenticationMiddleware, backend=None)]), 1),
-        (Starlette(routes=[Mount("/a", app=application()), Mount("/b", app=application()), Route("/c", passing)]), 2),
-        (nested(3), 1),
-        (nested(20), 0),
-        (application(middleware=[Middleware(GZipMiddleware)]), 0),
-        (Starlette(routes=[Mount("/a", app=application())], middleware=[Middleware(GZipMiddleware)]), 0),
-        (Starlette(routes=[Route("/mcp", endpoint(), middleware=[Middleware(GZipMiddleware)])]), 0),
-        (Starlette(routes=[Mount("/", app=application(), middleware=[Middleware(GZipMiddleware)])]), 0),
-        (Router(routes=[Route("/mcp", endpoint())], middleware=[Middleware(GZipMiddleware)]), 0),
-        (GZipMiddleware(application()), 0),
-        (OwnApplication(routes=[Route("/mcp", endpoint())]), 0),
-        (Starlette(routes=[OwnRoute("/mcp", endpoint())]), 0),
-        (endpoint(OwnManager), 0),
-        (EventsLayer(application()), 0),
-        (passing, 0),
+        (endpoint(), "/mcp"),
+        (endpoint(), "/anything"),
+        (Server("any").streamable_http_app(), "/mcp"),
+        (application(), "/mcp"),
+        (application(middleware=[Middleware(AuthenticationMiddleware, backend=None)]), "/mcp"),
+        (built(), "/mcp"),
+        (IN_TWO, "/a/mcp"),
+        (IN_TWO, "/b/mcp"),
+        (BY_TWO_WAYS, "/plain/mcp"),
+        (nested(3), "/in/in/in/mcp"),
     ],
 )
-def test_a_session_manager_is_found_where_nobody_would_miss_a_response(app: Any, number: int) -> None:
-    assert found(app) == number
+def test_a_session_manager_is_found_where_nobody_would_miss_a_response(app: Any, path: str) -> None:
+    assert isinstance(door(app, path), Door)
+
+
+@pytest.mark.parametrize(
+    ("app", "path"),
+    [
+        (application(), "/other"),
+        (application(), "/mcp/"),
+        (IN_TWO, "/c"),
+        (BEHIND, "/mcp"),
+        (BY_TWO_WAYS, "/wrapped/mcp"),
+        (nested(20), "/in" * 20 + "/mcp"),
+        (application(middleware=[Middleware(GZipMiddleware)]), "/mcp"),
+        (Starlette(routes=[Mount("/a", app=application())], middleware=[Middleware(GZipMiddleware)]), "/a/mcp"),
+        (Starlette(routes=[Route("/mcp", endpoint(), middleware=[Middleware(GZipMiddleware)])]), "/mcp"),
+        (Starlette(routes=[Mount("/", app=application(), middleware=[Middleware(GZipMiddleware)])]), "/mcp"),
+        (Router(routes=[Route("/mcp", endpoint())], middleware=[Middleware(GZipMiddleware)]), "/mcp"),
+        (GZipMiddleware(application()), "/mcp"),
+        (OwnApplication(routes=[Route("/mcp", endpoint())]), "/mcp"),
+        (Starlette(routes=[OwnRoute("/mcp", endpoint())]), "/mcp"),
+        (OwnRouter(routes=[Route("/mcp", endpoint())]), "/mcp"),
+        (Starlette(routes=[BrokenRoute("/", passing), Route("/mcp", endpoint())]), "/mcp"),
+        (endpoint(OwnManager), "/mcp"),
+        (built(wrapped=True), "/mcp"),
+        (instrumented(), "/mcp"),
+        (with_wrapped("handle_request"), "/mcp"),
+        (with_wrapped("_handle_request"), "/mcp"),
+        (with_wrapped("asgi_app"), "/mcp"),
+        (with_wrapped_handler(), "/mcp"),
+        (with_wrapped_route(), "/mcp"),
+        (EventsLayer(application()), "/mcp"),
+        (passing, "/mcp"),
+    ],
+)
+def test_it_is_left_to_the_sdk_where_somebody_might(app: Any, path: str) -> None:
+    assert door(app, path) is None
+
+
+def test_a_route_that_does_not_take_the_method_leads_nowhere() -> None:
+    app = Starlette(routes=[Route("/mcp", endpoint(), methods=["GET"])])
+    assert (door(app, verb="GET") is None, door(app)) == (False, None)
 
 
 def test_a_manager_has_one_door_whatever_stands_in_front() -> None:
     app = application()
-    assert EventsLayer(app)._open() == EventsLayer(app)._open()
-    assert found(app) == 1
+    assert door(app) is door(app) is not None
 
 
 def test_an_application_within_itself_ends_the_search() -> None:
     app = Starlette()
     app.mount("/", app)
-    assert found(app) == 0
+    assert door(app) is None
 
 
 async def test_fastmcps_manager_is_found_once_it_is_there_and_again_when_it_is_another() -> None:
     app = FastMCP("any").http_app()
-    layer = EventsLayer(app)
-    assert layer._open() == ()
+    assert door(app) is None
     async with app.router.lifespan_context(app):
-        first = layer._open()
+        first = door(app)
     async with app.router.lifespan_context(app):
-        second = layer._open()
-    assert (len(first), len(second)) == (1, 1)
-    assert first != second
+        second = door(app)
+    assert isinstance(first, Door)
+    assert isinstance(second, Door)
+    assert first is not second

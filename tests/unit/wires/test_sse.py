@@ -89,6 +89,35 @@ async def test_a_write_to_a_connection_that_is_gone_raises(how: str) -> None:
     assert cycle.bodies == []
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_the_servers_own_send_raises_is_an_exception_always(waits: bool) -> None:
+    """A cancellation would be taken for the dispatcher's."""
+
+    class Cancelling(Cycle):
+        async def send(self, message: MutableMapping[str, Any]) -> None:
+            if waits:
+                await asyncio.sleep(0)
+            raise asyncio.CancelledError
+
+    sink = make_sink(Cancelling().send)
+    assert isinstance(sink, UvicornSink)
+    with pytest.raises(ConnectionAbortedError):  # noqa: PT012 - one of both raises it
+        sink.write(b"frame")
+        await sink.writable()
+        sink.write(b"frame")
+
+
+async def test_a_wrapper_that_passes_for_the_servers_send_is_not_gone_past() -> None:
+    cycle = Cycle()
+
+    class Wrapper:
+        __self__ = cycle
+
+        async def __call__(self, message: MutableMapping[str, Any]) -> None: ...
+
+    assert type(make_sink(Wrapper())) is AsgiSink
+
+
 async def test_an_unknown_server_is_probed_and_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(sse.logger, "warning", lambda event, **fields: told.append({"event": event, **fields}))
@@ -109,4 +138,6 @@ async def test_an_unknown_server_is_probed_and_told_of_once(monkeypatch: pytest.
     await sink.writable()
     assert not sink.paused
     sink.write(b"frame")
+    assert sink.paused
+    await sink.writable()
     assert [body for body in bodies if body] == [b"frame"]

@@ -47,6 +47,10 @@ class Carrier(Protocol):
         """Carry them while the block runs; a client that is gone ends the stream."""
         ...
 
+    async def begin(self) -> None:
+        """See to it that there is a response to write to: a stream may be ended before it has begun."""
+        ...
+
     async def flushed(self) -> None:
         """Wait until everything was handed on."""
         ...
@@ -85,6 +89,9 @@ class SdkCarrier:
     def carrying(self, live: Live) -> AbstractAsyncContextManager[None]:
         receive = None if self._handover is not None else _receive_of(self._ctx)
         return _carrying(self._sink, live, self._handover, receive)
+
+    async def begin(self) -> None:
+        """The first frame does it."""
 
     async def flushed(self) -> None:
         await self._sink.flushed()
@@ -166,6 +173,7 @@ async def take_leave(carrier: Carrier, sink: Sink, framing: EventsFraming, live:
     try:
         async with asyncio.timeout(FAREWELL_SECONDS):
             if last:
+                await carrier.begin()
                 while sink.paused:
                     await sink.writable()
                 sink.write(last)

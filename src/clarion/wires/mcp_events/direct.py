@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context as Variables
 from contextvars import copy_context
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary
-from mcp.server.runner import modern_error_data
 from mcp.server.streamable_http import check_accept_headers
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecurityMiddleware
@@ -32,8 +30,11 @@ from mcp.shared.inbound import (
     classify_inbound_request,
     find_duplicated_routing_header,
 )
+from mcp.shared.jsonrpc_dispatcher import handler_exception_to_error_data
 from mcp_types import (
+    INTERNAL_ERROR,
     SERVER_INFO_META_KEY,
+    ErrorData,
     JSONRPCError,
     JSONRPCRequest,
     JSONRPCResponse,
@@ -45,6 +46,7 @@ from starlette.responses import Response
 
 from clarion.errors import CloseReason
 from clarion.hub.protocols import Sink
+from clarion.logs import get_logger, origin
 from clarion.wires.mcp_events.carriers import FAREWELL_SECONDS
 from clarion.wires.mcp_events.errors import Dialect
 from clarion.wires.mcp_events.framing import Dress, as_sse
@@ -54,7 +56,7 @@ from clarion.wires.mcp_events.sdk import STREAM, EventsBinding, StreamParams, de
 from clarion.wires.mcp_events.sinks import cut_off
 from clarion.wires.sse import Message, Receive, Scope, Send, make_sink
 
-__all__ = ["Door", "is_traced"]
+__all__ = ["Door", "is_asked_for", "is_traced"]
 
 HEADERS: Final = [
     (b"content-type", b"text/event-stream"),
@@ -77,6 +79,13 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 _Asked: TypeAlias = tuple[RequestId, Mapping[str, Any], Dialect]
 """The id of a request that nobody objects to, its params, and what its client speaks."""
 
+logger = get_logger("clarion.mcp_events")
+
+
+def is_asked_for(scope: Scope) -> bool:
+    """Whether a POST says that it asks for a stream."""
+    return _METHOD in scope["headers"]
+
 
 class Door:
     """Stands before the handler of a session manager of the SDK."""
@@ -88,7 +97,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handover = handover_of(scope)
-        if handover is None or self not in handover.doors or _METHOD not in scope["headers"]:
+        if handover is None or handover.door is not self:
             await self._app(scope, receive, send)
             return
         server = self.manager.app
@@ -101,7 +110,7 @@ class Door:
         if asked is None:
             await self._app(scope, _again(message, receive), send)
             return
-        handover.taken = _Direct(binding, server, *asked).serve
+        handover.taken = _Direct(binding, server, *asked, handover.headers).serve
 
     async def _passed(self, binding: EventsBinding, request: Request, message: Message) -> _Asked | None:
         """What is asked for, unless the SDK would object to it, or the author's functions could miss something."""
@@ -171,8 +180,16 @@ def is_traced() -> bool:
     return type(get_tracer_provider()) not in (ProxyTracerProvider, NoOpTracerProvider)
 
 
-def _wake(watching: asyncio.Timeout, _task: object) -> None:
-    watching.reschedule(0)  # which is over
+def _described(error: Exception) -> ErrorData:
+    """What the client is told, as the SDK would; of what nobody expected, nothing, and the log has its kind alone."""
+    known = handler_exception_to_error_data(error)
+    if known is not None:
+        return known
+    if isinstance(error, ConnectionError):
+        logger.info("stream_lost", error=type(error).__name__)
+    else:
+        logger.error("stream_failed", error=type(error).__name__, at=origin(error))
+    return ErrorData(code=INTERNAL_ERROR, message="Internal server error")
 
 
 class _Direct:
@@ -180,8 +197,8 @@ class _Direct:
 
     What it holds is multiplied by the number of idle streams."""
 
-    __slots__ = ("_begun", "_binding", "_dialect", "_gone", "_id", "_live", "_pings", "_send", "_server", "_silence",
-                 "_sink", "_task", "_variables", "params")  # fmt: skip
+    __slots__ = ("_begun", "_binding", "_dialect", "_gone", "_headers", "_id", "_live", "_pings", "_send", "_server",
+                 "_silence", "_sink", "_task", "_variables", "_watching", "params")  # fmt: skip
 
     request = True
     """It came by HTTP."""
@@ -189,57 +206,62 @@ class _Direct:
     dress: Dress = staticmethod(as_sse)
 
     def __init__(
-        self, binding: EventsBinding, server: Server[Any], id: RequestId, params: Mapping[str, Any], dialect: Dialect
+        self,
+        binding: EventsBinding,
+        server: Server[Any],
+        id: RequestId,
+        params: Mapping[str, Any],
+        dialect: Dialect,
+        headers: Sequence[tuple[bytes, bytes]],
     ) -> None:
         self._binding = binding
         self._server = server
         self._id = id
         self._dialect = dialect
+        self._headers = headers
         self.params: Mapping[str, Any] | None = params
         self._variables: Variables | None = copy_context()
         self._live: Live | None = None
         self._sink: Sink | None = None
         self._pings: asyncio.Task[None] | None = None
+        self._watching: asyncio.Timeout | None = None
         self._begun = self._gone = False
 
     async def serve(self, receive: Receive, send: Send) -> None:
         """Serve it in a task that sees what authentication and the like have left for it, while this one watches for
-        the client's hanging up."""
-        loop = asyncio.get_running_loop()
+        the client's hanging up. Raises what `receive` and `send` raise, when the stream is over."""
         self._send = send
-        self._silence = loop.call_later(SILENCE_SECONDS, self._break_silence)
-        task = self._task = loop.create_task(self._respond(), context=self._variables)
+        task = self._task = asyncio.get_running_loop().create_task(self._respond(), context=self._variables)
         self._variables = None
+        trouble: Exception | None = None
         try:
-            # Not every server's `receive` tells that the response has ended.
-            async with asyncio.timeout(None) as watching:
-                wake = partial(_wake, watching)
-                task.add_done_callback(wake)
-                try:
-                    while not task.done() and (await receive())["type"] != "http.disconnect":
-                        pass
-                finally:
-                    task.remove_done_callback(wake)
-        except TimeoutError:
-            pass
+            try:
+                # Not every server's `receive` tells that the response has ended.
+                async with asyncio.timeout(None) as self._watching:
+                    task.add_done_callback(self._wake)
+                    try:
+                        while not task.done() and (await receive())["type"] != "http.disconnect":
+                            pass
+                    finally:
+                        self._watching = None  # the callback may be on its way, if `receive` has told as well
+                        task.remove_done_callback(self._wake)
+            except Exception as error:
+                trouble = None if task.done() else error  # of `receive`, which tells nothing of the client any more
+            if not task.done():
+                self._hang_up()
+                await asyncio.wait([task])
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait([task])
             raise
-        await self._settle(task)
-
-    async def _settle(self, task: asyncio.Task[None]) -> None:
-        """The client is gone, or the response has ended."""
-        if not task.done():
-            self._hang_up()
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError:
-                task.cancel()
-                await asyncio.wait([task])
-                raise
+        if trouble is not None:
+            raise trouble
         if not task.cancelled():
             task.result()
+
+    def _wake(self, _task: object) -> None:
+        if self._watching is not None:
+            self._watching.reschedule(0)  # which is over
 
     def _hang_up(self) -> None:
         self._gone = True
@@ -250,10 +272,12 @@ class _Direct:
 
     async def _respond(self) -> None:
         answer: JSONRPCResponse | JSONRPCError
+        # Here, where it is sure to be called off: a task that is cancelled before its first step never comes here.
+        self._silence = asyncio.get_running_loop().call_later(SILENCE_SECONDS, self._break_silence)
         try:
             result = await self._binding.stream(self, self._id, self._dialect, self)
         except Exception as error:
-            answer = JSONRPCError(jsonrpc="2.0", id=self._id, error=modern_error_data(error))
+            answer = JSONRPCError(jsonrpc="2.0", id=self._id, error=_described(error))
         else:
             result["_meta"][SERVER_INFO_META_KEY] = self._server.server_info_stamp
             answer = JSONRPCResponse(jsonrpc="2.0", id=self._id, result=result)
@@ -264,16 +288,18 @@ class _Direct:
 
     # -- the response -----------------------------------------------------------------------------------------------
 
-    async def _begin(self) -> None:
+    async def begin(self) -> None:
+        if self._begun:
+            return
         self._begun = True
         # A list of its own: middleware adds to it in place, and the next response must not have that.
-        await self._send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+        await self._send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self._headers]})
 
     def _break_silence(self) -> None:
         self._pings = asyncio.get_running_loop().create_task(self._ping())
 
     async def _ping(self) -> None:
-        await self._begin()
+        await self.begin()
         while True:
             await self._send({"type": "http.response.body", "body": _PING, "more_body": True})
             await asyncio.sleep(SILENCE_SECONDS)
@@ -294,7 +320,8 @@ class _Direct:
             code = answer.error.code if isinstance(answer, JSONRPCError) else None
             status = 200 if code is None else ERROR_CODE_HTTP_STATUS.get(code, 200)
             response = Response(body, status, media_type="application/json")
-            await self._send({"type": "http.response.start", "status": status, "headers": response.raw_headers})
+            headers = [*response.raw_headers, *self._headers]
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
             await self._send({"type": "http.response.body", "body": response.body})
             return
         last = {"type": "http.response.body", "body": as_sse(body.encode()), "more_body": False}
@@ -320,8 +347,8 @@ class _Direct:
         """Begin the response; what is written from now on needs nobody to carry it."""
         self.params = None  # nobody asks any more
         await self._end_silence()
-        if self._live is not None and self._live.close_reason is None and not self._begun:
-            await self._begin()
+        if self._live is not None and self._live.close_reason is None:
+            await self.begin()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -330,7 +357,10 @@ class _Direct:
 
     async def flushed(self) -> None:
         sink = self._sink
-        while sink is not None and sink.paused:
+        if sink is None or not self._begun:
+            return  # nothing was written; and to be asked, a sink may write
+        await sink.writable()
+        while sink.paused:
             await sink.writable()
 
     def cut(self) -> None:

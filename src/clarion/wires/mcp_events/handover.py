@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from clarion.wires.sse import Message, Receive, Send
@@ -23,13 +23,15 @@ class Handover:
     """One request's `send`, seen by the layer: it tells when the SDK has begun a stream with our first frame, and when
     the request is over. Until a stream claims it, it only passes on.
 
-    `doors` are those which the layer may be handed a request back from, to serve it by itself: `taken` does so."""
+    `door` is the one that may hand the request back to the layer, to serve it by itself: `taken` does so. `headers` are
+    added to the response."""
 
-    __slots__ = ("begun", "claimed", "doors", "encoded", "on_over", "over", "raw", "taken")
+    __slots__ = ("begun", "claimed", "door", "encoded", "headers", "on_over", "over", "raw", "taken")
 
-    def __init__(self, send: Send, doors: Collection[object] = ()) -> None:
+    def __init__(self, send: Send, door: object = None, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self.raw = send
-        self.doors = doors
+        self.door = door
+        self.headers = headers
         self.taken: Serve | None = None
         self.claimed = False
         self.begun: asyncio.Event | None = None
@@ -47,7 +49,7 @@ class Handover:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = list(message.get("headers", ()))
+            headers = [*message.get("headers", ()), *self.headers]
             self.encoded = any(name.lower() == b"content-encoding" for name, _ in headers)
             # The SDK's streams share one list, to which middleware further out would add in place, for all that follow.
             message = {**message, "headers": headers}
