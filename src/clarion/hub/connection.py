@@ -17,7 +17,7 @@ from clarion.hub.attachment import Answers, Attachment, Matcher, Switchboard, as
 from clarion.hub.outlet import Outlet
 from clarion.hub.protocols import Framing, Lens, Opening, Overflow, Sink, Viewer
 from clarion.hub.ring import Entry, Parcel, Ring
-from clarion.hub.shared import Flurry, Interruptible, Phase, Shared, failure
+from clarion.hub.shared import Flurry, Interruptible, Phase, Shared, Signal, failure
 from clarion.hub.views import VIEW_BATCH, Views
 from clarion.model import Bounds, Outcome, Position, Start, Subscription, Truncation
 from clarion.stores.protocols import Page
@@ -66,12 +66,12 @@ class Connection:
         self._ring = Ring(shared.budget, shared.ring_capacity, on_drop=self._overflow)
         self._gap: Flurry | None = None
         self._views = None if lens is None else Views(lens, shared.clock, self._hook_failed)
-        self._notices: deque[bytes] = deque(maxlen=MAX_NOTICES)
+        self._notices: deque[bytes] | None = None  # made when it is needed, as an idle stream needs none
         self._skipped = False
         self._floors: list[int] = []
         self._attachments: dict[str, Attachment] = {}
         self._matcher: Matcher | None = None
-        self._work = asyncio.Event()
+        self._work = Signal()
         self._waits = Interruptible()
         self._closed = False
         self._passed = 0
@@ -241,6 +241,8 @@ class Connection:
 
     def _notify(self, frames: bytes) -> None:
         if frames:
+            if self._notices is None:
+                self._notices = deque(maxlen=MAX_NOTICES)
             self._notices.append(frames)
             self._stir()
 
@@ -335,9 +337,8 @@ class Connection:
         return next(iter(self._ring)).parcel.event.seq
 
     def _noticed(self) -> bytes:
-        noticed = b"".join(self._notices)
-        self._notices.clear()
-        return noticed
+        noticed, self._notices = self._notices, None
+        return b"".join(noticed or ())
 
     def _overflow(self, entry: Entry) -> None:
         """`entry` did not fit, and is gone from the ring: what comes of it is the wire's own rule."""

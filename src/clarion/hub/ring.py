@@ -134,7 +134,7 @@ class Ring:
 
     def __init__(self, budget: RingBudget, capacity: int = RING_CAPACITY, *, on_drop: Callable[[Entry], None]) -> None:
         self._budget = budget
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[Entry] | tuple[()] = ()  # a deque while there is something in it: most hold nothing ever
         self._on_drop = on_drop
         self.capacity = capacity
         self.held = 0
@@ -150,6 +150,8 @@ class Ring:
         """Take `entry`, and drop what does not fit any more: at worst the entry itself."""
         budget = self._budget
         budget.hold(entry.parcel)
+        if isinstance(self._entries, tuple):
+            self._entries = deque()
         self._entries.append(entry)
         self.held += entry.parcel.size
         budget.grown(self)
@@ -161,6 +163,8 @@ class Ring:
 
     def pop(self) -> Entry:
         """The oldest entry."""
+        if isinstance(self._entries, tuple):
+            raise IndexError("the ring is empty")
         entry = self._entries.popleft()
         self._let_go(entry)
         return entry
@@ -182,4 +186,5 @@ class Ring:
         self.held -= entry.parcel.size
         self._budget.release(entry.parcel)
         if not self._entries:
+            self._entries = ()
             self._budget.emptied(self)

@@ -17,7 +17,7 @@ from clarion.hub.ring import Entry, RingBudget
 from clarion.logs import get_logger, origin
 from clarion.stores.protocols import Audit, EventLog
 
-__all__ = ["Flurry", "Interruptible", "Phase", "Shared", "failure"]
+__all__ = ["Flurry", "Interruptible", "Phase", "Shared", "Signal", "failure"]
 
 logger = get_logger("clarion.connection")
 
@@ -43,6 +43,33 @@ class Shared:
     ring_capacity: int
     clock: Clock
     kinds: Kinds = field(default_factory=Kinds)
+
+
+class Signal:
+    """As `asyncio.Event`, for one who waits: a stream has one, and there are many streams."""
+
+    __slots__ = ("_is_set", "_waiter")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        self._is_set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    async def wait(self) -> None:
+        if self._is_set:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
 
 class Interruptible:

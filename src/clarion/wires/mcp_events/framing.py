@@ -65,7 +65,7 @@ class EventsFraming:
         self._type = name
         self._dialect = dialect
         self._dress = dress
-        self._id = encode(request_id)
+        self._id = bytes(memoryview(encode(request_id)))  # a copy: what the encoder gives keeps the room it had
         self._epoch: str | None = None
         self._key = ""
         opening, closing = dress(b"\0").split(b"\0")
