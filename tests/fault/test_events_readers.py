@@ -185,7 +185,7 @@ def resident(server: ServerProcess) -> float:
 @linux
 @requirement("ours.stream.catch-up")
 async def test_what_stalled_streams_miss_waits_in_the_log_and_not_in_memory(tmp_path: Path) -> None:
-    readers, budget, count = 20, 2, 800
+    readers, budget, count = 20, 2, 2_000
     async with (
         served(tmp_path / "data", CLARION_RING_BUDGET_MB=str(budget)) as server, server.http() as client,
         Streams() as streams,
@@ -202,11 +202,13 @@ async def test_what_stalled_streams_miss_waits_in_the_log_and_not_in_memory(tmp_
         waiting = count * len(FILL) / 2**20
         print(f"{readers} readers miss {waiting:.0f} MB: memory {before:.0f} + {half:.0f}, at the end + {end:.0f} MB")
         assert metrics['clarion_streams{phase="replay"}'] == readers
-        assert end < 96  # what each reader's transport was given
-        assert end - half < 24  # and no more, however much waits
+        # What each reader's transport was given, and what the allocator has not given back, which varies by 40 MB; and
+        # no more, however much waits: another 95 MB did so in the second half, for each of them.
+        assert end < 128
+        assert end - half < 64
         for sloth in sloths[:2]:
             assert await read_numbers(sloth, count - 1) == list(range(count))
-        assert resident(server) - before < 96
+        assert resident(server) - before < 128
 
 
 @requirement("ours.stream.paced")
