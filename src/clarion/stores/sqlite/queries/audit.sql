@@ -21,7 +21,7 @@ WHERE id > coalesce(
 INSERT INTO subscription_sets (ids) VALUES (?1)
 
 -- name: trim_sets
-DELETE FROM subscription_sets WHERE id < coalesce((SELECT min(set_id) FROM packed_deliveries), 1 << 62)
+DELETE FROM subscription_sets WHERE id < coalesce((SELECT min(set_id) FROM packed_deliveries WHERE set_id IS NOT NULL), 1 << 62)
 
 -- name: insert_packed
 INSERT INTO packed_deliveries (tenant, seq, event_id, topic, wire, outcome, at, subscription_ids, count, batch, set_id)
@@ -51,8 +51,14 @@ FROM subscription_counters WHERE tenant = ?1
 
 -- name: rows
 SELECT packed.seq, packed.event_id, packed.topic, packed.wire, packed.outcome, packed.at, each.value
-FROM delivery_rows AS packed CROSS JOIN json_each(packed.subscription_ids) AS each
-WHERE packed.tenant = ?1 AND (?2 IS NULL OR each.value = ?2)
+FROM (
+    SELECT * FROM delivery_rows AS found
+    WHERE found.tenant = ?1
+        AND (?2 IS NULL OR EXISTS (SELECT 1 FROM json_each(found.subscription_ids) AS one WHERE one.value = ?2))
+    ORDER BY found.at DESC, found.id DESC
+    LIMIT ?3
+) AS packed CROSS JOIN json_each(packed.subscription_ids) AS each
+WHERE ?2 IS NULL OR each.value = ?2
 ORDER BY packed.at DESC, packed.id DESC, each.key
 LIMIT ?3
 
