@@ -114,12 +114,14 @@ class Ride:
         self.streams = sum(len(some) for each in riders.values() for some in each)
         self.admitted: dict[str | None, list[Parcel]] = {}
         self.refused: dict[str | None, list[Parcel]] = {}
-        guarded = [parcel for parcel in run if parcel.guarded]
         for purpose in {kind.purpose for kind in riders}:
-            # Nothing of the viewer matters: what has an audience, or is for one subscription, does not come this way.
-            refused = [parcel for parcel in guarded if gate.admits(parcel.event, "", purpose) is not None]
-            self.refused[purpose] = refused
-            self.admitted[purpose] = [parcel for parcel in run if parcel not in refused] if refused else list(run)
+            admitted: list[Parcel] = []
+            refused: list[Parcel] = []
+            for parcel in run:
+                # Nothing of the viewer matters: what has an audience, or is for one subscription, goes another way.
+                refusal = gate.admits(parcel.event, "", purpose) if parcel.guarded else None
+                (admitted if refusal is None else refused).append(parcel)
+            self.admitted[purpose], self.refused[purpose] = admitted, refused
 
 
 class Express:
